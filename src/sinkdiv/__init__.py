@@ -1,0 +1,28 @@
+"""Sinkhorn divergences that can be trusted, in PyTorch."""
+
+from sinkdiv.divergence import Divergence, sinkhorn_divergence, solve_divergence
+from sinkdiv.losses import MMD, SinkhornDivergence, TransportCost
+from sinkdiv.mmd import mmd
+from sinkdiv.settings import ConvergenceWarning
+from sinkdiv.solvers import Check, Status
+from sinkdiv.transport import Transport, solve, solve_matrix, transport_cost
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MMD",
+    "Check",
+    "ConvergenceWarning",
+    "Divergence",
+    "SinkhornDivergence",
+    "Status",
+    "Transport",
+    "TransportCost",
+    "__version__",
+    "mmd",
+    "sinkhorn_divergence",
+    "solve",
+    "solve_divergence",
+    "solve_matrix",
+    "transport_cost",
+]

@@ -1,0 +1,104 @@
+"""Cost functions c(x, y): their names, values, derivatives, and the length scale that belongs to each.
+
+Names are scipy's, without hidden halves: ``sqeuclidean`` is |x−y|². A cost |x−y|ᵖ turns a length σ (a *blur* or a
+*reach*) into cost units as p·σᵖ, so that for ``sqeuclidean`` exp(−c/ε) is the Gaussian kernel of standard deviation σ.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+#: Up to this dimension distances are summed from coordinate differences, which cancel nothing.
+LOW_DIMENSION = 8
+
+
+class Cost(ABC):
+    """A cost |x−y|ᵖ between points."""
+
+    name: str
+    exponent: int
+
+    @abstractmethod
+    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """Costs (B, n, m) between x (B, n, d) and y (B, m, d)."""
+
+    @abstractmethod
+    def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Σ_j w_ij ∂c(x_i, y_j)/∂x_i, (B, n, d), for weights (B, n, m)."""
+
+    def from_length(self, length: float) -> float:
+        """The cost units p·σᵖ of a length σ: ε of a blur, ρ of a reach."""
+        return float(self.exponent * length**self.exponent)
+
+
+class SquaredEuclidean(Cost):
+    """|x−y|²."""
+
+    name = "sqeuclidean"
+    exponent = 2
+
+    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        return squared_distances(x, y)
+
+    def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return 2 * _weighted_differences(weights, x, y)
+
+
+class Euclidean(Cost):
+    """|x−y|. At coincident points, where it has no derivative, the subgradient 0 is taken."""
+
+    name = "euclidean"
+    exponent = 1
+
+    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        # Differences in every dimension: the root would magnify what a matrix product cancels near the diagonal.
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        distances = self.matrix(x, y)
+        return _weighted_differences(torch.where(distances > 0, weights / distances, 0.0), x, y)
+
+
+COSTS: dict[str, Cost] = {cost.name: cost for cost in (SquaredEuclidean(), Euclidean())}
+
+
+def find_cost(name: str) -> Cost:
+    """The cost of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not isinstance(name, str) or name not in COSTS:
+        raise ValueError(f"cost must be one of {', '.join(map(repr, COSTS))}, not {name!r}")
+    return COSTS[name]
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i − y_j|², (B, n, m), accurate to a few units in the last place of each entry or of |x|²·1e-16."""
+    if x.shape[-1] <= LOW_DIMENSION:
+        total = x.new_zeros(x.shape[0], x.shape[1], y.shape[1])
+        for k in range(x.shape[-1]):
+            difference = x[:, :, None, k] - y[:, None, :, k]
+            total.addcmul_(difference, difference)
+        return total
+    # |x|² − 2xy + |y|² cancels; float64 products keep float32 answers right and are still matrix products.
+    wide_x, wide_y = _widen(x), _widen(y)
+    square_x, square_y = (wide.square().sum(-1, keepdim=True) for wide in (wide_x, wide_y))
+    left = torch.cat([-2 * wide_x, square_x, torch.ones_like(square_x)], -1)
+    right = torch.cat([wide_y, torch.ones_like(square_y), square_y], -1)
+    return (left @ right.mT).clamp_(min=0).to(x.dtype)
+
+
+def _widen(x: Tensor) -> Tensor:
+    return x if x.device.type == "mps" else x.double()  # MPS has no float64
+
+
+def _weighted_differences(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Σ_j w_ij (x_i − y_j), (B, n, d)."""
+    if x.shape[-1] > LOW_DIMENSION:
+        return weights.sum(-1, keepdim=True) * x - weights @ y
+    columns = [(weights * (x[:, :, None, k] - y[:, None, :, k])).sum(-1) for k in range(x.shape[-1])]
+    return torch.stack(columns, -1)

@@ -1,0 +1,7 @@
+"""How a cost is reduced over pairs: one class for each shape a cost can have, behind one protocol."""
+
+from sinkdiv.geometry.cloud import CloudGeometry
+from sinkdiv.geometry.matrix import MatrixGeometry
+from sinkdiv.geometry.protocol import Geometry
+
+__all__ = ["CloudGeometry", "Geometry", "MatrixGeometry"]

@@ -1,0 +1,32 @@
+"""A cost given as an explicit matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sinkdiv.geometry.protocol import Geometry
+from sinkdiv.kernels import reference
+
+
+class MatrixGeometry(Geometry):
+    """An explicit batch of cost matrices C (B, n, m). The tensor its cost is made of is C."""
+
+    def __init__(self, C: Tensor) -> None:
+        self.C = C.detach()
+        self.shape = (C.shape[0], C.shape[1], C.shape[2])
+        self.dtype, self.device = C.dtype, C.device
+
+    def tiles(self, side: int) -> Iterator[reference.Tile]:
+        return reference.matrix_tiles(self.C if side == 0 else self.C.mT)
+
+    def spread(self) -> Tensor:
+        return self.C.amax((1, 2)) - self.C.amin((1, 2))
+
+    def gradients(self, u: Tensor, h: Tensor, eps: Tensor, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        return (self.plan_matrix(u, h, eps) if wanted[0] else None,)
+
+    def to(self, dtype: torch.dtype) -> MatrixGeometry:
+        return MatrixGeometry(self.C.to(dtype))

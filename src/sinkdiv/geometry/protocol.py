@@ -1,0 +1,64 @@
+"""What a solver may ask of a geometry.
+
+Side 0 reduces over the columns and gives one number for each row; side 1 is the same for the transposed problem. For
+the meaning of ``u``, ``h`` and ``eps`` see `sinkdiv.kernels.reference`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sinkdiv.kernels import reference
+
+
+class Geometry(ABC):
+    """A batch of costs (B, n, m), reachable only through reductions. Holds no graph: all its tensors are detached."""
+
+    shape: tuple[int, int, int]
+    dtype: torch.dtype
+    device: torch.device
+    symmetric: bool = False
+    """Whether rows and columns are the same points, so that C is symmetric."""
+
+    @abstractmethod
+    def tiles(self, side: int) -> Iterator[reference.Tile]:
+        """The tiles of C (side 0) or of Cᵀ (side 1)."""
+
+    @abstractmethod
+    def spread(self) -> Tensor:
+        """An upper bound (B,) of max C − min C, tight enough to start an annealing from."""
+
+    @abstractmethod
+    def gradients(self, u: Tensor, h: Tensor, eps: Tensor, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """Σ_ij P_ij ∂C_ij/∂θ for each tensor θ the cost was made of; None where it is not wanted."""
+
+    @abstractmethod
+    def to(self, dtype: torch.dtype) -> Geometry:
+        """The same geometry computed in another dtype."""
+
+    def softmin(self, h: Tensor, eps: Tensor, side: int) -> Tensor:
+        """−ε log Σ_j exp(h_j − C_ij/ε): one pass."""
+        return reference.softmin(self.tiles(side), h, eps)
+
+    def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor, side: int) -> Tensor:
+        """P v for v (B, m, k), or Pᵀ v for v (B, n, k) on side 1: one pass. ``u`` always belongs to the rows of P."""
+        own, other = (u, h) if side == 0 else (h, u)
+        return reference.plan_product(self.tiles(side), own, other, eps, v)
+
+    def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        """<P, C>, (B,): one pass."""
+        return reference.plan_cost(self.tiles(0), u, h, eps)
+
+    def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        """P itself, (B, n, m): memory O(nm)."""
+        return reference.plan_matrix(self.tiles(0), u, h, eps)
+
+    def corrected_primal(
+        self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
+    ) -> Tensor:
+        """The pass behind upper bounds; see `reference.corrected_primal`."""
+        return reference.corrected_primal(self.tiles(0), a, b, log_u, log_h, eps, p, q)

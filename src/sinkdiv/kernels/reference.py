@@ -1,0 +1,100 @@
+"""The specification: every reduction over pairs in plain PyTorch, one tile of the cost matrix at a time.
+
+A tile is a pair ``(rows, C)``: a slice of rows and their costs (B, r, m). A stream of tiles covers every row once, in
+order, so that no reduction ever needs the whole n × m matrix.
+
+Plans are given by their scaled logarithms: P_ij = exp(u_i + h_j − C_ij/ε) with u = log a + f/ε (B, n) and
+h = log b + g/ε (B, m). ε is a tensor (B, 1): one regularisation for each problem of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from sinkdiv.costs import Cost
+
+Tile = tuple[slice, Tensor]
+
+#: Entries of a tile over the whole batch: 2 MB in float32, near a core's cache (four times as many took twice as long).
+TILE_ENTRIES = 2**19
+
+
+def row_blocks(batch: int, rows: int, columns: int) -> Iterator[slice]:
+    """Slices of rows whose tiles hold at most `TILE_ENTRIES` entries (but at least one row)."""
+    step = max(1, TILE_ENTRIES // (batch * columns))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def matrix_tiles(C: Tensor) -> Iterator[Tile]:
+    """The tiles of an explicit cost matrix (B, n, m)."""
+    for rows in row_blocks(*C.shape):
+        yield rows, C[:, rows]
+
+
+def cloud_tiles(x: Tensor, y: Tensor, cost: Cost) -> Iterator[Tile]:
+    """The tiles of c(x_i, y_j), formed on the fly, for x (B, n, d) and y (B, m, d)."""
+    for rows in row_blocks(x.shape[0], x.shape[1], y.shape[1]):
+        yield rows, cost.matrix(x[:, rows], y)
+
+
+def softmin(tiles: Iterator[Tile], h: Tensor, eps: Tensor) -> Tensor:
+    """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
+    scale = eps[:, :, None]
+    rows = [torch.logsumexp(h[:, None, :] - C / scale, -1) for _, C in tiles]
+    return -eps * torch.cat(rows, -1)
+
+
+def plan_product(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
+    """P v, (B, n, k), for v (B, m, k)."""
+    return _map_plan(tiles, u, h, eps, lambda _, C, P: P @ v)
+
+
+def plan_cost(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+    """<P, C>, (B,)."""
+    return _map_plan(tiles, u, h, eps, lambda _, C, P: (P * C).sum(-1)).sum(-1)
+
+
+def plan_gradient(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, x: Tensor, y: Tensor, cost: Cost) -> Tensor:
+    """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
+    return _map_plan(tiles, u, h, eps, lambda rows, C, P: cost.gradient(P, x[:, rows], y))
+
+
+def plan_matrix(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+    """P itself, (B, n, m)."""
+    return _map_plan(tiles, u, h, eps, lambda _, C, P: P)
+
+
+def corrected_primal(
+    tiles: Iterator[Tile], a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
+) -> Tensor:
+    """Σ_ij a_i b_j s_ij (C_ij + ε log s_ij), (B,), for the density s_ij = exp(log_u_i + log_h_j − C_ij/ε) + p_i q_j.
+
+    It is the plan's density relative to a bᵀ; p qᵀ is the rank-one correction that makes a rounded plan feasible.
+    """
+    scale = eps[:, :, None]
+    total = torch.zeros_like(eps[:, 0])
+    for rows, C in tiles:
+        density = torch.exp(log_u[:, rows, None] + log_h[:, None, :] - C / scale)
+        density += p[:, rows, None] * q[:, None, :]
+        integrand = density * C + scale * torch.xlogy(density, density)
+        total += (a[:, rows] * (integrand @ b[:, :, None]).squeeze(-1)).sum(-1)
+    return total
+
+
+def _map_plan(
+    tiles: Iterator[Tile],
+    u: Tensor,
+    h: Tensor,
+    eps: Tensor,
+    reduce: Callable[[slice, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Concatenate ``reduce(rows, C, P)`` over the tiles, along the rows."""
+    scale = eps[:, :, None]
+    # Inside an autocast region matrix products would run in half precision.
+    with torch.autocast(u.device.type, enabled=False):
+        parts = [reduce(rows, C, torch.exp(u[:, rows, None] + h[:, None, :] - C / scale)) for rows, C in tiles]
+    return torch.cat(parts, 1)

@@ -1,0 +1,166 @@
+"""Weighted samples, checked once at the door.
+
+Everything behind this file may assume: batched shapes, one floating dtype (float32 or float64), one device, finite
+entries, nonnegative weights of positive mass, and, for balanced problems, equal masses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Largest relative difference of the two masses that a balanced problem accepts, by dtype of the computation.
+MASS_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Two weighted point clouds, one pair for each problem of the batch.
+
+    ``x`` (B, n, d), ``y`` (B, m, d), ``a`` (B, n), ``b`` (B, m), all in the dtype of the computation and still attached
+    to the caller's graph. ``batched`` tells whether the caller gave a batch; ``dtype`` is the caller's own dtype.
+    """
+
+    x: Tensor
+    y: Tensor
+    a: Tensor
+    b: Tensor
+    batched: bool
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class CostMatrix:
+    """An explicit cost ``C`` (B, n, m) with weights ``a`` (B, n) and ``b`` (B, m); otherwise as `Samples`."""
+
+    C: Tensor
+    a: Tensor
+    b: Tensor
+    batched: bool
+    dtype: torch.dtype
+
+
+def check_samples(
+    x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, balanced: bool = True
+) -> Samples:
+    """Check two weighted samples and bring them into batched form.
+
+    Args:
+        x: points, (n, d) or (B, n, d).
+        y: points, (m, d) or (B, m, d), of x's dtype and device.
+        a: weights of x, (n,) or (B, n); uniform of mass 1 if omitted.
+        b: weights of y, (m,) or (B, m); uniform of mass 1 if omitted.
+        balanced: whether the two masses must agree (`MASS_TOLERANCE`).
+
+    Raises:
+        ValueError: naming the argument, what it is and what was expected.
+    """
+    _check_array("x", x, dims=(2, 3), layout="(n, d) or (B, n, d)")
+    _check_array("y", y, dims=(x.ndim,), layout="(m, d)" if x.ndim == 2 else "(B, m, d)")
+    _check_companion("y", y, "x", x)
+    if x.shape[-1] != y.shape[-1]:
+        raise ValueError(
+            f"x and y must have the same dimension d: x is {_shape(x)} and y is {_shape(y)}, so {x.shape[-1]} is not "
+            f"{y.shape[-1]}"
+        )
+    if x.ndim == 3 and x.shape[0] != y.shape[0]:
+        raise ValueError(f"x and y must hold the same number of problems B: x is {_shape(x)}, y is {_shape(y)}")
+    batched = x.ndim == 3
+    points_x = _batched(x, batched)
+    points_y = points_x if y is x else _batched(y, batched)
+    weights_a = _weights("a", a, "x", points_x, batched)
+    self_problem = y is x and b is a
+    weights_b = weights_a if self_problem else _weights("b", b, "y", points_y, batched)
+    if balanced:
+        _check_masses(weights_a, weights_b)
+    return Samples(points_x, points_y, weights_a, weights_b, batched, x.dtype)
+
+
+def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, balanced: bool = True) -> CostMatrix:
+    """Check a cost matrix (n, m) or (B, n, m) and its weights; see `check_samples`."""
+    _check_array("C", C, dims=(2, 3), layout="(n, m) or (B, n, m)")
+    batched = C.ndim == 3
+    cost = _batched(C, batched)
+    weights_a = _weights("a", a, "the rows of C", cost, batched)
+    weights_b = _weights("b", b, "the columns of C", cost.mT, batched)
+    if balanced:
+        _check_masses(weights_a, weights_b)
+    return CostMatrix(cost, weights_a, weights_b, batched, C.dtype)
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype a problem is computed in: half types in float32, float32 and float64 natively."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def mass(weights: Tensor) -> Tensor:
+    """Total mass (B,) of weights (B, n), summed in float64 and returned in the weights' dtype."""
+    return weights.sum(-1, dtype=torch.float64).to(weights.dtype)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "(" + ", ".join(str(size) for size in tensor.shape) + ")"
+
+
+def _batched(tensor: Tensor, batched: bool) -> Tensor:
+    tensor = tensor.to(compute_dtype(tensor.dtype))
+    return tensor if batched else tensor.unsqueeze(0)
+
+
+def _check_array(name: str, tensor: Tensor, dims: tuple[int, ...], layout: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} must be a torch.Tensor of shape {layout}, not {type(tensor).__name__}")
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must hold floating-point numbers, not {tensor.dtype}")
+    if tensor.ndim not in dims:
+        raise ValueError(f"{name} must have shape {layout}, not {_shape(tensor)}")
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} is empty: its shape is {_shape(tensor)}")
+    _check_finite(name, tensor)
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not bool(torch.isfinite(tensor.detach()).all()):
+        raise ValueError(f"{name} holds NaN or infinite entries (its shape is {_shape(tensor)})")
+
+
+def _check_companion(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    if tensor.dtype != other.dtype:
+        raise ValueError(f"{name} must have {other_name}'s dtype {other.dtype}, not {tensor.dtype}")
+    if tensor.device != other.device:
+        raise ValueError(f"{name} must be on {other_name}'s device {other.device}, not {tensor.device}")
+
+
+def _weights(name: str, weights: Tensor | None, owner: str, points: Tensor, batched: bool) -> Tensor:
+    """Weights (B, n) in the dtype of ``points`` (B, n, ·), uniform where none are given."""
+    batch, count = points.shape[:2]
+    if weights is None:
+        return points.new_full((batch, count), 1.0 / count)
+    expected = f"({batch}, {count})" if batched else f"({count},)"
+    if not isinstance(weights, Tensor) or not weights.is_floating_point():
+        kind = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
+        raise ValueError(f"{name} must be a floating-point torch.Tensor of shape {expected}, not {kind}")
+    if weights.shape != points.shape[:2][not batched :]:
+        raise ValueError(f"{name} must have shape {expected}, one weight for each of {owner}, not {_shape(weights)}")
+    if weights.device != points.device:
+        raise ValueError(f"{name} must be on the device {points.device} of {owner}, not {weights.device}")
+    _check_finite(name, weights)
+    if bool((weights.detach() < 0).any()):
+        raise ValueError(f"{name} holds negative weights (the least is {weights.min().item():.3g})")
+    weights = weights.to(points.dtype)
+    weights = weights if batched else weights.unsqueeze(0)
+    if bool((mass(weights.detach()) <= 0).any()):
+        raise ValueError(f"{name} has no mass: all its weights are zero")
+    return weights
+
+
+def _check_masses(a: Tensor, b: Tensor) -> None:
+    mass_a, mass_b = mass(a.detach()), mass(b.detach())
+    if bool(((mass_a - mass_b).abs() > MASS_TOLERANCE[a.dtype] * torch.maximum(mass_a, mass_b)).any()):
+        worst = int(((mass_a - mass_b).abs() / mass_a).argmax())
+        raise ValueError(
+            f"a and b must have equal masses in a balanced problem, but a sums to {mass_a[worst].item():.7g} and b to "
+            f"{mass_b[worst].item():.7g}: normalise them, or relax the marginals with reach or rho"
+        )

@@ -1,0 +1,137 @@
+"""The options that every solve shares, checked once and turned into cost units."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sinkdiv.costs import Cost
+from sinkdiv.solvers import Check, Limits
+
+Length = float | tuple[float, float]
+Callback = Callable[[Check], object]
+
+
+class ConvergenceWarning(UserWarning):
+    """A solve ended before its marginal error fell below the tolerance."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked options: the cost between points, ε, the strengths ρ (infinite if balanced), the limits of the solve."""
+
+    cost: Cost | None
+    eps: float
+    rho: tuple[float, float]
+    limits: Limits
+
+    @property
+    def balanced(self) -> bool:
+        return math.isinf(self.rho[0])
+
+    @classmethod
+    def check(
+        cls,
+        cost: Cost | None,
+        *,
+        blur: float | None,
+        eps: float | None,
+        reach: Length | None,
+        rho: Length | None,
+        tol: float,
+        max_passes: int,
+        progress: bool,
+        callback: Callback | None,
+    ) -> Settings:
+        """Check the options; ``cost`` (None for a matrix, which has no lengths) turns blur and reach into cost units.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        _check_positive("tol", tol)
+        if not isinstance(max_passes, int) or max_passes < 2:
+            raise ValueError(f"max_passes must be an integer of at least 2, not {max_passes!r}")
+        if callback is not None and not callable(callback):
+            raise ValueError(f"callback must be callable, not {type(callback).__name__}")
+        limits = Limits(float(tol), max_passes, _watcher(progress, callback))
+        return cls(cost, _regularisation(cost, blur, eps), _strengths(cost, reach, rho), limits)
+
+
+def check_value(value: str, derivative: str) -> None:
+    """Check the choice of a value and of its derivative.
+
+    Raises:
+        ValueError: if there is no such value or derivative.
+        NotImplementedError: if the two exist but not together here, naming what does.
+    """
+    if value not in ("entropic", "sharp"):
+        raise ValueError(f'value must be "entropic" or "sharp", not {value!r}')
+    if derivative not in ("auto", "envelope", "implicit", "unrolled"):
+        raise ValueError(f'derivative must be "auto", "envelope", "implicit" or "unrolled", not {derivative!r}')
+    if derivative in ("implicit", "unrolled"):
+        raise NotImplementedError(f'derivative="{derivative}" is not implemented; use value="entropic" with "envelope"')
+    if value == "sharp" and derivative == "envelope":
+        raise NotImplementedError('derivative="envelope" belongs to value="entropic": the sharp value has no envelope')
+
+
+def _check_positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
+        raise ValueError(f"{name} must be a positive finite number, not {value!r}")
+
+
+def _regularisation(cost: Cost | None, blur: float | None, eps: float | None) -> float:
+    if eps is not None and blur is None:
+        _check_positive("eps", eps)
+        return float(eps)
+    if cost is None:
+        raise ValueError("eps, the regularisation in units of C, is required")
+    if blur is None or eps is not None:
+        raise ValueError(
+            "exactly one of blur (a length, in the units of the points) and eps (in cost units) is required; "
+            + ("both were given" if eps is not None else "neither was given")
+        )
+    _check_positive("blur", blur)
+    return cost.from_length(blur)
+
+
+def _strengths(cost: Cost | None, reach: Length | None, rho: Length | None) -> tuple[float, float]:
+    if reach is not None and rho is not None:
+        raise ValueError("at most one of reach (a length) and rho (in cost units) may be given, not both")
+    if rho is not None:
+        return _pair("rho", rho)
+    if reach is None:
+        return math.inf, math.inf
+    if cost is None:
+        raise ValueError("reach needs a cost between points; give rho, in units of C")
+    first, second = _pair("reach", reach)
+    return cost.from_length(first), cost.from_length(second)
+
+
+def _pair(name: str, value: Length) -> tuple[float, float]:
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be a number or a pair of numbers, not {value!r}")
+    for number in pair:
+        _check_positive(name, number)
+    return float(pair[0]), float(pair[1])
+
+
+def _watcher(progress: bool, callback: Callback | None) -> Callable[[Check], bool] | None:
+    if not progress and callback is None:
+        return None
+
+    def watch(check: Check) -> bool:
+        if progress:
+            _draw(check)
+        return callback is not None and callback(check) is True
+
+    return watch
+
+
+def _draw(check: Check) -> None:
+    state = "annealing" if math.isnan(check.marginal_error) else f"marginal error {check.marginal_error:.2e}"
+    end = "\n" if check.unfinished == 0 else ""
+    sys.stderr.write(f"\r{check.passes:5d} passes, eps {check.eps:.3g}, {state:<28}{end}")
+    sys.stderr.flush()

@@ -1,0 +1,32 @@
+"""Sinkhorn's algorithm: each potential in turn becomes the softmin of the other.
+
+What differs from the textbook: ε is annealed to the target and the iteration then goes on *at the target* until the
+marginal error is below the tolerance; the softmin that would update g also measures the column error of the current
+plan, so the test costs nothing; soft marginals damp the update.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from sinkdiv.solvers.annealing import Annealing
+from sinkdiv.solvers.problem import Limits, Problem, Solution
+from sinkdiv.solvers.progress import Progress
+
+
+def alternating(problem: Problem, limits: Limits) -> Solution:
+    """Solve any problem. The rows of the returned plan are exact; its columns carry the marginal error."""
+    annealing = Annealing(problem, limits, passes_per_step=2)
+    progress = Progress(problem, limits)
+    g = torch.zeros_like(problem.b)
+    for step in range(max(1, limits.max_passes // 2)):
+        eps = annealing.eps(step)
+        f = problem.damped(problem.raw_potential(g, eps, side=0), eps, side=0)
+        raw = problem.raw_potential(f, eps, side=1)
+        columns = problem.marginal(g, raw, eps, side=1)
+        error = problem.residual(columns, g, side=1)
+        rows = problem.target(f, side=0)
+        if progress.record(f, g, rows, columns, error, annealing.at_target(step), 2 * (step + 1), eps):
+            break
+        g = problem.damped(raw, eps, side=1)
+    return progress.solution()

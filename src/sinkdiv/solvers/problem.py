@@ -1,0 +1,123 @@
+"""The problem a solver is given, the limits it keeps, and the solution it returns."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sinkdiv.geometry import Geometry
+
+
+class Status(enum.Enum):
+    """How a solve ended. ``str(status)`` is a sentence."""
+
+    CONVERGED = "converged: the marginal error is below the tolerance"
+    MAX_PASSES = (
+        "not converged: max_passes was reached before the marginal error fell below tol; "
+        "raise max_passes, or accept a larger eps (blur) or tol"
+    )
+    PRECISION = (
+        "not converged: tol is below what this dtype can resolve at this eps; "
+        "use float64, or a larger eps (blur) or tol"
+    )
+    STOPPED = "not converged: the callback ended the solve"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a callback sees at each convergence test; numbers are those of the problem that is furthest from done."""
+
+    passes: int
+    eps: float
+    marginal_error: float
+    """NaN while the annealing is still above the target ε."""
+    unfinished: int
+    """How many problems of the batch are still being solved."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop: at a relative L1 marginal error of ``tol``, after ``max_passes``, or when ``watch`` says True."""
+
+    tol: float
+    max_passes: int
+    watch: Callable[[Check], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """min <P,C> + ε KL(P|abᵀ) subject to, or softly attracted by (ρ < ∞), the marginals a and b.
+
+    ``a`` (B, n) and ``b`` (B, m) are detached; ``b`` has been scaled to a's mass where the problem is balanced.
+    ``rho`` holds the strengths for the rows and the columns: both finite, or both infinite for hard constraints.
+    """
+
+    geometry: Geometry
+    a: Tensor
+    b: Tensor
+    eps: float
+    rho: tuple[float, float]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the marginals are hard constraints."""
+        return math.isinf(self.rho[0])
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether swapping rows and columns changes nothing, so that both potentials are equal."""
+        return self.geometry.symmetric and self.a is self.b and self.rho[0] == self.rho[1]
+
+    def eps_column(self) -> Tensor:
+        """ε as (B, 1)."""
+        return self.a.new_full((self.geometry.shape[0], 1), self.eps)
+
+    def raw_potential(self, other: Tensor, eps: Tensor, side: int) -> Tensor:
+        """The softmin that ``other``, the potential of the other side, sends to this side: one pass."""
+        weights = self.b if side == 0 else self.a
+        return self.geometry.softmin(weights.log() + other / eps, eps, side)
+
+    def damped(self, raw: Tensor, eps: Tensor, side: int) -> Tensor:
+        """The optimal potential given the raw one: shrunk by 1/(1 + ε/ρ) where the marginal is soft."""
+        return raw / (1 + eps / self.rho[side])
+
+    def target(self, potential: Tensor, side: int) -> Tensor:
+        """The marginal that an optimal plan with this potential has: a, or a·exp(−f/ρ) where it is soft."""
+        weights = self.a if side == 0 else self.b
+        return weights * torch.exp(-potential / self.rho[side])
+
+    def marginal(self, potential: Tensor, raw: Tensor, eps: Tensor, side: int) -> Tensor:
+        """The plan's actual marginal on this side, given the softmin ``raw`` of the other potential."""
+        weights = self.a if side == 0 else self.b
+        return weights * torch.exp((potential - raw) / eps)
+
+    def residual(self, marginal: Tensor, potential: Tensor, side: int) -> Tensor:
+        """The L1 distance (B,) of a marginal from its target, relative to the target's mass."""
+        target = self.target(potential, side)
+        return (marginal - target).abs().sum(-1) / target.sum(-1)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Potentials f (B, n) and g (B, m), and what is known of the plan they define.
+
+    ``row_sums`` and ``column_sums`` are the plan's actual marginals; ``marginal_error`` (B,) adds up both sides'
+    relative L1 errors; ``passes`` (B,) counts softmins over all pairs; ``history`` holds (passes, largest error).
+    """
+
+    f: Tensor
+    g: Tensor
+    row_sums: Tensor
+    column_sums: Tensor
+    marginal_error: Tensor
+    passes: Tensor
+    status: tuple[Status, ...]
+    history: tuple[tuple[int, float], ...]

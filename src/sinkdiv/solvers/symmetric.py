@@ -1,0 +1,29 @@
+"""The self problem OT_ε(α, α), whose two potentials are equal: averaging f with its own softmin finds it in few passes.
+
+Source: F19 §3.1. What differs from the textbook: annealed, damped for soft marginals, and stopped by the marginal
+error, which the pass that updates f also measures.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from sinkdiv.solvers.annealing import Annealing
+from sinkdiv.solvers.problem import Limits, Problem, Solution
+from sinkdiv.solvers.progress import Progress
+
+
+def symmetric(problem: Problem, limits: Limits) -> Solution:
+    """Solve a problem whose `Problem.symmetric` holds. Both marginals of the returned plan carry the same error."""
+    annealing = Annealing(problem, limits, passes_per_step=1)
+    progress = Progress(problem, limits)
+    f = torch.zeros_like(problem.a)
+    for step in range(limits.max_passes):
+        eps = annealing.eps(step)
+        raw = problem.raw_potential(f, eps, side=0)
+        sums = problem.marginal(f, raw, eps, side=0)
+        error = 2 * problem.residual(sums, f, side=0)
+        if progress.record(f, f, sums, sums, error, annealing.at_target(step), step + 1, eps):
+            break
+        f = (f + problem.damped(raw, eps, side=0)) / 2
+    return progress.solution()

@@ -1,0 +1,398 @@
+"""One entropic transport problem, solved: potentials, values, certificate, and the plan as an operator.
+
+    OT_ε(a,b) = min over P1=a, Pᵀ1=b of <P,C> + ε KL(P|abᵀ),    KL(P|Q) = Σ P log(P/Q) − P + Q
+    P_ij = a_i b_j exp((f_i + g_j − C_ij)/ε)
+
+Derivatives of the entropic value at the optimum: ∂/∂C = P, ∂/∂x_i = Σ_j P_ij ∂₁c(x_i, y_j), and for the weights
+∂/∂a = f + ε(m_b − 1) if the marginals are hard (along directions that keep the masses equal) and
+∂/∂a = ρ + ε m_b − (ρ+ε) e^{−f/ρ} if they are soft.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from sinkdiv import certificate
+from sinkdiv.costs import find_cost
+from sinkdiv.derivatives import entropic_value, refuse_gradient
+from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
+from sinkdiv.measures import CostMatrix, Samples, check_matrix, check_samples, mass
+from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, check_value
+from sinkdiv.solvers import Problem, Solution, Status
+from sinkdiv.solvers import solve as run_solver
+
+SHARP_GRADIENT = 'the gradient of the sharp value is not implemented. Use value="entropic", whose gradient is exact'
+PLAN_GRADIENT = (
+    "{} cannot be differentiated. Take it under torch.no_grad(), or detach the inputs; "
+    "the entropic value is differentiable"
+)
+
+
+class Transport:
+    """A solved transport problem, or a batch of them.
+
+    For a single problem values are 0-d tensors, `converged` a bool, `status` a `Status` and `passes` an int; for a
+    batch they are (B,) tensors and a tuple of B statuses.
+    """
+
+    def __init__(self, problem: Problem, solution: Solution, inputs: Samples | CostMatrix) -> None:
+        self._problem, self._solution, self._inputs = problem, solution, inputs
+
+    # What was computed, and how well.
+
+    @property
+    def value(self) -> Tensor:
+        """OT_ε, the dual value at the potentials, differentiable once in points, cost matrix and weights.
+
+        A lower bound up to rounding, and accurate to second order in the marginal error.
+        """
+        s = self._solution
+        with torch.no_grad():
+            value = certificate.dual_value(self._problem, s.f, s.g, s.row_sums.sum(-1))
+        return self._scalar(entropic_value(value, self, *self._differentiable_inputs()))
+
+    @property
+    def sharp(self) -> Tensor:
+        """<P, C> = OT_ε − ε KL(P|abᵀ), without derivative: one pass."""
+        value = self._problem.geometry.plan_cost(*self._logarithms())
+        return self._scalar(refuse_gradient(value, SHARP_GRADIENT, *self._differentiable_inputs()))
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """An interval (lower, upper) that contains OT_ε, in float64: four float64 passes, at each access."""
+        lower, upper = certificate.bounds(self._problem, self._solution.g)
+        return self._unbatch(lower), self._unbatch(upper)
+
+    @property
+    def marginal_error(self) -> Tensor:
+        """The plan's L1 marginal error relative to the mass, rows and columns added up."""
+        return self._unbatch(self._solution.marginal_error).to(self._inputs.dtype)
+
+    @property
+    def converged(self) -> bool | Tensor:
+        """Whether the marginal error met the tolerance."""
+        flags = [status is Status.CONVERGED for status in self._solution.status]
+        return torch.tensor(flags, device=self._problem.a.device) if self._inputs.batched else flags[0]
+
+    @property
+    def status(self) -> Status | tuple[Status, ...]:
+        """How the solve ended; ``str(status)`` is a sentence."""
+        return self._solution.status if self._inputs.batched else self._solution.status[0]
+
+    @property
+    def passes(self) -> int | Tensor:
+        """Passes over all pairs that were spent, those of the annealing included."""
+        return self._solution.passes if self._inputs.batched else int(self._solution.passes)
+
+    @property
+    def history(self) -> tuple[tuple[int, float], ...]:
+        """(passes, marginal error) at each convergence test; the largest error of the batch."""
+        return self._solution.history
+
+    # The potentials.
+
+    @property
+    def f(self) -> Tensor:
+        """The potential of the first side, (n,) or (B, n), in cost units; defined up to a constant if balanced."""
+        return self._guarded(self._solution.f, "f")
+
+    @property
+    def g(self) -> Tensor:
+        """The potential of the second side, (m,) or (B, m), in cost units."""
+        return self._guarded(self._solution.g, "g")
+
+    def potentials_at(self, points: Tensor, side: int = 0) -> Tensor:
+        """The potential f (``side=0``) or g (``side=1``) at new points (k, d) or (B, k, d): (k,) or (B, k).
+
+        The softmin extends a potential to the whole space: f(z) = −ε log Σ_j b_j exp((g_j − c(z, y_j))/ε).
+
+        Raises:
+            ValueError: if the problem was given as a matrix, or the points do not fit.
+        """
+        geometry = self._cloud("potentials_at")
+        points = self._operand("points", points, None, geometry.x.shape[-1])
+        other, weights = (self._solution.g, self._problem.b) if side == 0 else (self._solution.f, self._problem.a)
+        eps = self._problem.eps_column()
+        raw = geometry.at(points, _check_side(side)).softmin(weights.log() + other / eps, eps, 0)
+        return self._guarded(self._problem.damped(raw, eps, side), "potentials_at", points)
+
+    # The plan, as an operator.
+
+    def apply(self, v: Tensor) -> Tensor:
+        """P v for v (m,), (m, k), or batched (B, m), (B, m, k): one pass, no matrix is formed."""
+        return self._product("v", v, side=0)
+
+    def apply_transpose(self, u: Tensor) -> Tensor:
+        """Pᵀ u for u (n,), (n, k), or batched (B, n), (B, n, k)."""
+        return self._product("u", u, side=1)
+
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """The plan's actual row sums, (n,) or (B, n), and column sums, (m,) or (B, m)."""
+        s = self._solution
+        return self._guarded(s.row_sums, "marginals"), self._guarded(s.column_sums, "marginals")
+
+    def barycentric_map(self) -> Tensor:
+        """T(x_i) = Σ_j P_ij y_j / Σ_j P_ij, the mean of where x_i is sent: (n, d) or (B, n, d).
+
+        A point of weight zero has no mean and gets NaN.
+
+        Raises:
+            ValueError: if the problem was given as a matrix; use ``apply`` on your own targets.
+        """
+        geometry = self._cloud("barycentric_map")
+        sent = geometry.plan_product(*self._logarithms(), geometry.y, 0)
+        return self._guarded(sent / self._solution.row_sums[:, :, None] + geometry.center, "barycentric_map")
+
+    def plan(self) -> Tensor:
+        """The plan as a matrix, (n, m) or (B, n, m): memory O(nm)."""
+        return self._guarded(self._problem.geometry.plan_matrix(*self._logarithms()), "plan")
+
+    def partials(self, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """Derivatives of the value with respect to (a, b, *cost inputs), batched; None where not wanted."""
+        wanted_a, wanted_b, *wanted_cost = wanted
+        grad_a = self._weight_gradient(0) if wanted_a else None
+        grad_b = self._weight_gradient(1) if wanted_b else None
+        if not any(wanted_cost):
+            return grad_a, grad_b, *[None] * len(wanted_cost)
+        return grad_a, grad_b, *self._problem.geometry.gradients(*self._logarithms(), tuple(wanted_cost))
+
+    def __repr__(self) -> str:
+        batch, n, m = self._problem.geometry.shape
+        count = f"{batch} problems " if self._inputs.batched else ""
+        statuses = self._solution.status
+        done = sum(status is Status.CONVERGED for status in statuses)
+        state = ("converged" if done else "not converged") if batch == 1 else f"{done} of {batch} converged"
+        error, passes = float(self._solution.marginal_error.max()), int(self._solution.passes.max())
+        return f"Transport({count}{n}×{m}, eps={self._problem.eps:g}, {state}, error {error:.1e}, {passes} passes)"
+
+    def _weight_gradient(self, side: int) -> Tensor:
+        problem = self._problem
+        potential = (self._solution.f, self._solution.g)[side]
+        other_mass = mass((problem.b, problem.a)[side])[:, None]
+        rho = problem.rho[side]
+        if problem.balanced:
+            return potential + problem.eps * (other_mass - 1)
+        return rho + problem.eps * other_mass - (rho + problem.eps) * torch.exp(-potential / rho)
+
+    def _logarithms(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(u, h, ε) of `sinkdiv.kernels.reference`; u is h for a symmetric problem."""
+        eps = self._problem.eps_column()
+        u = self._problem.a.log() + self._solution.f / eps
+        if self._problem.symmetric:
+            return u, u, eps
+        return u, self._problem.b.log() + self._solution.g / eps, eps
+
+    def _differentiable_inputs(self) -> tuple[Tensor, ...]:
+        inputs = self._inputs
+        cost_inputs = (inputs.x, inputs.y) if isinstance(inputs, Samples) else (inputs.C,)
+        return inputs.a, inputs.b, *cost_inputs
+
+    def _cloud(self, asker: str) -> CloudGeometry:
+        if not isinstance(self._problem.geometry, CloudGeometry):
+            raise ValueError(f"{asker} needs points, but this problem was given as a cost matrix")
+        return self._problem.geometry
+
+    def _product(self, name: str, operand: Tensor, side: int) -> Tensor:
+        count = self._problem.geometry.shape[2 - side]
+        flat = operand.ndim == 1 + self._inputs.batched
+        columns = self._operand(name, operand.unsqueeze(-1) if flat else operand, count, None)
+        result = self._problem.geometry.plan_product(*self._logarithms(), columns.detach(), side)
+        return self._guarded(result.squeeze(-1) if flat else result, "a plan product", columns)
+
+    def _operand(self, name: str, tensor: Tensor, rows: int | None, columns: int | None) -> Tensor:
+        """A caller's (rows, columns) matrix, one for each problem, brought to (B, rows, columns)."""
+        geometry = self._problem.geometry
+        batch = [geometry.shape[0]] if self._inputs.batched else []
+        expected = (*batch, rows, columns)
+        fits = tensor.ndim == len(expected) and all(
+            want is None or have == want for have, want in zip(tensor.shape, expected, strict=True)
+        )
+        if not fits:
+            layout = ", ".join("k" if size is None else str(size) for size in expected)
+            raise ValueError(f"{name} must have shape ({layout}), not {tuple(tensor.shape)}")
+        tensor = tensor.to(geometry.dtype)
+        return tensor if self._inputs.batched else tensor.unsqueeze(0)
+
+    def _guarded(self, tensor: Tensor, what: str, *more: Tensor) -> Tensor:
+        """A result without derivative: it says so when somebody differentiates it, instead of passing zeros."""
+        inputs = (*self._differentiable_inputs(), *more)
+        return self._unbatch(refuse_gradient(tensor, PLAN_GRADIENT.format(what), *inputs)).to(self._inputs.dtype)
+
+    def _scalar(self, value: Tensor) -> Tensor:
+        return self._unbatch(value).to(self._inputs.dtype)
+
+    def _unbatch(self, tensor: Tensor) -> Tensor:
+        return tensor if self._inputs.batched else tensor.squeeze(0)
+
+
+def solve(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    blur: float | None = None,
+    eps: float | None = None,
+    cost: str = "sqeuclidean",
+    reach: Length | None = None,
+    rho: Length | None = None,
+    tol: float = 1e-3,
+    max_passes: int = 2000,
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> Transport:
+    """Solve the entropic transport problem between two weighted samples.
+
+    Args:
+        x: points (n, d), or a batch (B, n, d) of equally many.
+        y: points (m, d) or (B, m, d), of x's dtype and device.
+        a: weights of x, (n,) or (B, n); uniform of mass 1 if omitted.
+        b: weights of y, (m,) or (B, m); uniform of mass 1 if omitted.
+        blur: the regularisation as a length σ in the units of the points: ε = p·σᵖ for the cost |x−y|ᵖ.
+        eps: the regularisation ε in cost units. Exactly one of ``blur`` and ``eps`` is required.
+        cost: "sqeuclidean", |x−y|², or "euclidean", |x−y|.
+        reach: softens the marginals: a length, ρ = p·reachᵖ, or a pair for the two sides. Balanced if omitted.
+        rho: the same in cost units. At most one of ``reach`` and ``rho``.
+        tol: the relative L1 marginal error to reach at the target ε.
+        max_passes: bound on the passes over all pairs, annealing included.
+        progress: draw the passes and the error on stderr.
+        callback: sees a `Check` at each convergence test and ends the solve by returning True.
+
+    Returns:
+        A `Transport`. If it did not converge, a `ConvergenceWarning` was issued and its status says why.
+
+    Raises:
+        ValueError: naming the argument that is wrong, before any work.
+    """
+    settings = Settings.check(
+        find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
+        progress=progress, callback=callback,
+    )  # fmt: skip
+    transport = solve_samples(check_samples(x, y, a, b, balanced=settings.balanced), settings)
+    warn_unless_converged(transport)
+    return transport
+
+
+def solve_matrix(
+    C: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    eps: float,
+    rho: Length | None = None,
+    tol: float = 1e-3,
+    max_passes: int = 2000,
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> Transport:
+    """Solve the entropic transport problem of an explicit cost matrix.
+
+    Args:
+        C: finite costs, (n, m) or a batch (B, n, m).
+        a: weights of the rows, (n,) or (B, n); uniform of mass 1 if omitted.
+        b: weights of the columns, (m,) or (B, m); uniform of mass 1 if omitted.
+        eps: the regularisation ε, in units of C.
+        rho: softens the marginals, in units of C: one strength, or a pair. Balanced if omitted.
+        tol, max_passes, progress, callback: as in `solve`.
+
+    Raises:
+        ValueError: naming the argument that is wrong, before any work.
+    """
+    settings = Settings.check(
+        None, blur=None, eps=eps, reach=None, rho=rho, tol=tol, max_passes=max_passes,
+        progress=progress, callback=callback,
+    )  # fmt: skip
+    inputs = check_matrix(C, a, b, balanced=settings.balanced)
+    transport: Transport = _solve(MatrixGeometry(inputs.C), inputs, settings)
+    warn_unless_converged(transport)
+    return transport
+
+
+def transport_cost(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    blur: float | None = None,
+    eps: float | None = None,
+    cost: str = "sqeuclidean",
+    reach: Length | None = None,
+    rho: Length | None = None,
+    value: str = "entropic",
+    derivative: str = "auto",
+    tol: float = 1e-3,
+    max_passes: int = 2000,
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> Tensor:
+    """OT_ε between two weighted samples: the cost itself, not debiased (it is not zero for equal samples).
+
+    Args:
+        value: "entropic", OT_ε itself, differentiable once in points and weights; or "sharp", <P_ε, C>, without
+            derivative.
+        derivative: "auto" or "envelope".
+        x, y, a, b, blur, eps, cost, reach, rho, tol, max_passes, progress, callback: as in `solve`.
+
+    Returns:
+        A 0-d tensor, or (B,) for a batch.
+    """
+    check_value(value, derivative)
+    settings = Settings.check(
+        find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
+        progress=progress, callback=callback,
+    )  # fmt: skip
+    transport = solve_samples(check_samples(x, y, a, b, balanced=settings.balanced), settings)
+    warn_unless_converged(transport)
+    return transport.value if value == "entropic" else transport.sharp
+
+
+def solve_samples(samples: Samples, settings: Settings) -> Transport:
+    """Solve a checked problem; the caller reports what did not converge."""
+    assert settings.cost is not None, "points need a cost between them"
+    x = samples.x.detach()
+    y = x if samples.y is samples.x else samples.y.detach()
+    transport: Transport = _solve(CloudGeometry(x, y, settings.cost), samples, settings)
+    return transport
+
+
+def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
+    """One `ConvergenceWarning` for all the problems that did not converge, with the first one's status in it.
+
+    ``stacklevel`` points at the caller of the public function that asks.
+    """
+    solutions = [transport._solution for transport in transports]
+    failed = [
+        (status, float(error))
+        for solution in solutions
+        for status, error in zip(solution.status, solution.marginal_error, strict=True)
+        if status is not Status.CONVERGED
+    ]
+    if failed:
+        total = sum(len(solution.status) for solution in solutions)
+        status, error = failed[0]
+        message = f"{len(failed)} of {total} transport problems {status} (marginal error {error:.2g})"
+        warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+
+
+@torch.compiler.disable
+def _solve(geometry: Geometry, inputs: Samples | CostMatrix, settings: Settings) -> Transport:
+    a = inputs.a.detach()
+    if inputs.b is inputs.a:
+        b = a
+    else:
+        b = inputs.b.detach()
+        if settings.balanced:
+            # The masses agree to the door's tolerance; the problem needs them equal.
+            b = b * (mass(a) / mass(b))[:, None]
+    problem = Problem(geometry, a, b, settings.eps, settings.rho)
+    return Transport(problem, run_solver(problem, settings.limits), inputs)
+
+
+def _check_side(side: int) -> int:
+    if side not in (0, 1):
+        raise ValueError(f"side must be 0 (rows) or 1 (columns), not {side!r}")
+    return side
