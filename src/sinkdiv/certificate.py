@@ -17,9 +17,14 @@ from torch import Tensor
 from sinkdiv.solvers.problem import Problem
 
 
-def dual_value(problem: Problem, f: Tensor, g: Tensor, plan_mass: Tensor) -> Tensor:
-    """The dual value (B,) of f (B, n) and g (B, m), given the mass (B,) of their plan: a lower bound of OT_ε."""
+def dual_value(problem: Problem, raw_f: Tensor, g: Tensor) -> Tensor:
+    """The dual value (B,) of g (B, m) and its best partner, given the softmin raw_f (B, n) of g: a lower bound of OT_ε.
+
+    The best f for a given g is the damped softmin; with it the mass of the plan is known without a pass.
+    """
+    f = problem.damped(raw_f, problem.eps_column(), side=0)
     attained = _conjugate(problem.a, f, problem.rho[0]) + _conjugate(problem.b, g, problem.rho[1])
+    plan_mass = problem.target(f, side=0).sum(-1)
     return attained - problem.eps * (plan_mass - problem.a.sum(-1) * problem.b.sum(-1))
 
 
@@ -32,10 +37,11 @@ def bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
     wide = _in_float64(problem)
     eps = wide.eps_column()
     g = g.double()
-    # The best first potential for this g: the rows of its plan are exact, so only the columns need rounding.
-    f = wide.damped(wide.raw_potential(g, eps, side=0), eps, side=0)
+    raw_f = wide.raw_potential(g, eps, side=0)
+    lower = dual_value(wide, raw_f, g)
+    # With the best f for this g the rows of the plan are exact, so only its columns need rounding.
+    f = wide.damped(raw_f, eps, side=0)
     rows = wide.target(f, side=0)
-    lower = dual_value(wide, f, g, rows.sum(-1))
     columns = wide.marginal(g, wide.raw_potential(f, eps, side=1), eps, side=1)
     upper = _rounded_primal(wide, f, g, columns) if wide.balanced else _soft_primal(wide, f, g, rows, columns)
     magnitude = (wide.a * f.abs()).sum(-1) + (wide.b * g.abs()).sum(-1) + (upper - lower).abs()

@@ -27,17 +27,18 @@ class Divergence:
     aa: Transport
     bb: Transport
     mass_term: Tensor
-    """ε/2 (m_α − m_β)², zero if the marginals are hard."""
+    """ε/2 (m_α − m_β)², (B,), in the dtype of the computation; zero if the marginals are hard."""
 
     @property
     def value(self) -> Tensor:
         """S_ε, 0-d or (B,), differentiable once in points and weights. See `sinkhorn_divergence`."""
-        return self.ab.value - (self.aa.value + self.bb.value) / 2 + self.mass_term
+        value = self.ab.wide_value - (self.aa.wide_value + self.bb.wide_value) / 2
+        return self.ab.as_given(value + self.mass_term)
 
     @property
     def sharp(self) -> Tensor:
         """The same combination of the sharp values, <P,C>; without derivative."""
-        return self.ab.sharp - (self.aa.sharp + self.bb.sharp) / 2
+        return self.ab.as_given(self.ab.wide_sharp - (self.aa.wide_sharp + self.bb.wide_sharp) / 2)
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -45,7 +46,7 @@ class Divergence:
         (lower_ab, upper_ab), (lower_aa, upper_aa), (lower_bb, upper_bb) = (
             transport.bounds for transport in (self.ab, self.aa, self.bb)
         )
-        mass_term = self.mass_term.detach().double()
+        mass_term = self.mass_term.detach().double().view_as(lower_ab)
         return lower_ab - (upper_aa + upper_bb) / 2 + mass_term, upper_ab - (lower_aa + lower_bb) / 2 + mass_term
 
     @property
@@ -140,4 +141,4 @@ def _solve(samples: Samples, settings: Settings) -> Divergence:
     bb = solve_samples(Samples(samples.y, samples.y, samples.b, samples.b, samples.batched, samples.dtype), settings)
     excess = samples.a.sum(-1) - samples.b.sum(-1)
     mass_term = torch.zeros_like(excess) if settings.balanced else settings.eps / 2 * excess.square()
-    return Divergence(ab, aa, bb, (mass_term if samples.batched else mass_term.squeeze(0)).to(samples.dtype))
+    return Divergence(ab, aa, bb, mass_term)

@@ -60,6 +60,8 @@ def check_samples(
     _check_array("x", x, dims=(2, 3), layout="(n, d) or (B, n, d)")
     _check_array("y", y, dims=(x.ndim,), layout="(m, d)" if x.ndim == 2 else "(B, m, d)")
     _check_companion("y", y, "x", x)
+    _check_finite("x", x)
+    _check_finite("y", y)
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(
             f"x and y must have the same dimension d: x is {_shape(x)} and y is {_shape(y)}, so {x.shape[-1]} is not "
@@ -81,6 +83,7 @@ def check_samples(
 def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, balanced: bool = True) -> CostMatrix:
     """Check a cost matrix (n, m) or (B, n, m) and its weights; see `check_samples`."""
     _check_array("C", C, dims=(2, 3), layout="(n, m) or (B, n, m)")
+    _check_finite("C", C)
     batched = C.ndim == 3
     cost = _batched(C, batched)
     weights_a = _weights("a", a, "the rows of C", cost, batched)
@@ -100,6 +103,16 @@ def mass(weights: Tensor) -> Tensor:
     return weights.sum(-1, dtype=torch.float64).to(weights.dtype)
 
 
+def check_finite_tensor(name: str, tensor: Tensor) -> None:
+    """Check an operand that is no sample: a floating-point tensor without NaN or inf.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    _check_floating(name, tensor)
+    _check_finite(name, tensor)
+
+
 def _shape(tensor: Tensor) -> str:
     return "(" + ", ".join(str(size) for size in tensor.shape) + ")"
 
@@ -110,15 +123,18 @@ def _batched(tensor: Tensor, batched: bool) -> Tensor:
 
 
 def _check_array(name: str, tensor: Tensor, dims: tuple[int, ...], layout: str) -> None:
-    if not isinstance(tensor, Tensor):
-        raise ValueError(f"{name} must be a torch.Tensor of shape {layout}, not {type(tensor).__name__}")
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name} must hold floating-point numbers, not {tensor.dtype}")
+    _check_floating(name, tensor, f" of shape {layout}")
     if tensor.ndim not in dims:
         raise ValueError(f"{name} must have shape {layout}, not {_shape(tensor)}")
     if tensor.numel() == 0:
         raise ValueError(f"{name} is empty: its shape is {_shape(tensor)}")
-    _check_finite(name, tensor)
+
+
+def _check_floating(name: str, tensor: Tensor, layout: str = "") -> None:
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} must be a torch.Tensor{layout}, not {type(tensor).__name__}")
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must hold floating-point numbers, not {tensor.dtype}")
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
@@ -139,9 +155,7 @@ def _weights(name: str, weights: Tensor | None, owner: str, points: Tensor, batc
     if weights is None:
         return points.new_full((batch, count), 1.0 / count)
     expected = f"({batch}, {count})" if batched else f"({count},)"
-    if not isinstance(weights, Tensor) or not weights.is_floating_point():
-        kind = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
-        raise ValueError(f"{name} must be a floating-point torch.Tensor of shape {expected}, not {kind}")
+    _check_floating(name, weights, f" of shape {expected}")
     if weights.shape != points.shape[:2][not batched :]:
         raise ValueError(f"{name} must have shape {expected}, one weight for each of {owner}, not {_shape(weights)}")
     if weights.device != points.device:
@@ -161,6 +175,6 @@ def _check_masses(a: Tensor, b: Tensor) -> None:
     if bool(((mass_a - mass_b).abs() > MASS_TOLERANCE[a.dtype] * torch.maximum(mass_a, mass_b)).any()):
         worst = int(((mass_a - mass_b).abs() / mass_a).argmax())
         raise ValueError(
-            f"a and b must have equal masses in a balanced problem, but a sums to {mass_a[worst].item():.7g} and b to "
-            f"{mass_b[worst].item():.7g}: normalise them, or relax the marginals with reach or rho"
+            f"a and b must have equal masses in a balanced problem, but a sums to {mass_a[worst].item():.12g} and b to "
+            f"{mass_b[worst].item():.12g}: normalise them, or relax the marginals with reach or rho"
         )

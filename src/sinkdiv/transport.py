@@ -19,7 +19,7 @@ from sinkdiv import certificate
 from sinkdiv.costs import find_cost
 from sinkdiv.derivatives import entropic_value, refuse_gradient
 from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
-from sinkdiv.measures import CostMatrix, Samples, check_matrix, check_samples, mass
+from sinkdiv.measures import CostMatrix, Samples, check_finite_tensor, check_matrix, check_samples, mass
 from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, check_value
 from sinkdiv.solvers import Problem, Solution, Status
 from sinkdiv.solvers import solve as run_solver
@@ -49,16 +49,24 @@ class Transport:
 
         A lower bound up to rounding, and accurate to second order in the marginal error.
         """
-        s = self._solution
-        with torch.no_grad():
-            value = certificate.dual_value(self._problem, s.f, s.g, s.row_sums.sum(-1))
-        return self._scalar(entropic_value(value, self, *self._differentiable_inputs()))
+        return self.as_given(self.wide_value)
+
+    @property
+    def wide_value(self) -> Tensor:
+        """The value (B,) in the dtype of the computation, for sums that are rounded once at their end."""
+        value = certificate.dual_value(self._problem, self._solution.raw_f, self._solution.g)
+        return entropic_value(value, self, *self._differentiable_inputs())
 
     @property
     def sharp(self) -> Tensor:
         """<P, C> = OT_ε − ε KL(P|abᵀ), without derivative: one pass."""
+        return self.as_given(self.wide_sharp)
+
+    @property
+    def wide_sharp(self) -> Tensor:
+        """The sharp value (B,) in the dtype of the computation."""
         value = self._problem.geometry.plan_cost(*self._logarithms())
-        return self._scalar(refuse_gradient(value, SHARP_GRADIENT, *self._differentiable_inputs()))
+        return refuse_gradient(value, SHARP_GRADIENT, *self._differentiable_inputs())
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -131,8 +139,7 @@ class Transport:
 
     def marginals(self) -> tuple[Tensor, Tensor]:
         """The plan's actual row sums, (n,) or (B, n), and column sums, (m,) or (B, m)."""
-        s = self._solution
-        return self._guarded(s.row_sums, "marginals"), self._guarded(s.column_sums, "marginals")
+        return self._guarded(self._marginal(0), "marginals"), self._guarded(self._marginal(1), "marginals")
 
     def barycentric_map(self) -> Tensor:
         """T(x_i) = Σ_j P_ij y_j / Σ_j P_ij, the mean of where x_i is sent: (n, d) or (B, n, d).
@@ -144,7 +151,7 @@ class Transport:
         """
         geometry = self._cloud("barycentric_map")
         sent = geometry.plan_product(*self._logarithms(), geometry.y, 0)
-        return self._guarded(sent / self._solution.row_sums[:, :, None] + geometry.center, "barycentric_map")
+        return self._guarded(sent / self._marginal(0)[:, :, None] + geometry.center, "barycentric_map")
 
     def plan(self) -> Tensor:
         """The plan as a matrix, (n, m) or (B, n, m): memory O(nm)."""
@@ -170,12 +177,19 @@ class Transport:
 
     def _weight_gradient(self, side: int) -> Tensor:
         problem = self._problem
-        potential = (self._solution.f, self._solution.g)[side]
+        # The softmin's extension is right for points of little or no mass too, of which the iteration takes no notice.
+        raw = (self._solution.raw_f, self._solution.raw_g)[side]
+        potential = problem.damped(raw, problem.eps_column(), side)
         other_mass = mass((problem.b, problem.a)[side])[:, None]
         rho = problem.rho[side]
         if problem.balanced:
             return potential + problem.eps * (other_mass - 1)
         return rho + problem.eps * other_mass - (rho + problem.eps) * torch.exp(-potential / rho)
+
+    def _marginal(self, side: int) -> Tensor:
+        s = self._solution
+        potential, raw = ((s.f, s.raw_f), (s.g, s.raw_g))[side]
+        return self._problem.marginal(potential, raw, self._problem.eps_column(), side)
 
     def _logarithms(self) -> tuple[Tensor, Tensor, Tensor]:
         """(u, h, ε) of `sinkdiv.kernels.reference`; u is h for a symmetric problem."""
@@ -197,6 +211,7 @@ class Transport:
 
     def _product(self, name: str, operand: Tensor, side: int) -> Tensor:
         count = self._problem.geometry.shape[2 - side]
+        check_finite_tensor(name, operand)
         flat = operand.ndim == 1 + self._inputs.batched
         columns = self._operand(name, operand.unsqueeze(-1) if flat else operand, count, None)
         result = self._problem.geometry.plan_product(*self._logarithms(), columns.detach(), side)
@@ -204,6 +219,7 @@ class Transport:
 
     def _operand(self, name: str, tensor: Tensor, rows: int | None, columns: int | None) -> Tensor:
         """A caller's (rows, columns) matrix, one for each problem, brought to (B, rows, columns)."""
+        check_finite_tensor(name, tensor)
         geometry = self._problem.geometry
         batch = [geometry.shape[0]] if self._inputs.batched else []
         expected = (*batch, rows, columns)
@@ -221,7 +237,8 @@ class Transport:
         inputs = (*self._differentiable_inputs(), *more)
         return self._unbatch(refuse_gradient(tensor, PLAN_GRADIENT.format(what), *inputs)).to(self._inputs.dtype)
 
-    def _scalar(self, value: Tensor) -> Tensor:
+    def as_given(self, value: Tensor) -> Tensor:
+        """A value (B,) in the caller's form: 0-d if there was no batch, in the dtype of the inputs."""
         return self._unbatch(value).to(self._inputs.dtype)
 
     def _unbatch(self, tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from sinkdiv.solvers.annealing import Annealing
 from sinkdiv.solvers.problem import Limits, Problem, Solution
-from sinkdiv.solvers.progress import Progress
+from sinkdiv.solvers.progress import Iterate, Progress
 
 
 def alternating(problem: Problem, limits: Limits) -> Solution:
@@ -21,12 +21,12 @@ def alternating(problem: Problem, limits: Limits) -> Solution:
     g = torch.zeros_like(problem.b)
     for step in range(max(1, limits.max_passes // 2)):
         eps = annealing.eps(step)
-        f = problem.damped(problem.raw_potential(g, eps, side=0), eps, side=0)
-        raw = problem.raw_potential(f, eps, side=1)
-        columns = problem.marginal(g, raw, eps, side=1)
-        error = problem.residual(columns, g, side=1)
-        rows = problem.target(f, side=0)
-        if progress.record(f, g, rows, columns, error, annealing.at_target(step), 2 * (step + 1), eps):
+        raw_f = problem.raw_potential(g, eps, side=0)
+        f = problem.damped(raw_f, eps, side=0)
+        raw_g = problem.raw_potential(f, eps, side=1)
+        error = problem.residual(problem.marginal(g, raw_g, eps, side=1), g, side=1)
+        iterate = Iterate(f, g, raw_f, raw_g, error)
+        if progress.record(iterate, annealing.at_target(step), 2 * (step + 1), eps):
             break
-        g = problem.damped(raw, eps, side=1)
+        g = problem.damped(raw_g, eps, side=1)
     return progress.solution()

@@ -107,16 +107,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Solution:
-    """Potentials f (B, n) and g (B, m), and what is known of the plan they define.
+    """Potentials f (B, n) and g (B, m) of a plan, and the softmins that measure it.
 
-    ``row_sums`` and ``column_sums`` are the plan's actual marginals; ``marginal_error`` (B,) adds up both sides'
-    relative L1 errors; ``passes`` (B,) counts softmins over all pairs; ``history`` holds (passes, largest error).
+    ``raw_f`` is the softmin of g and ``raw_g`` that of f, at the target ε: with them the plan's actual marginals are
+    known without another pass (`Problem.marginal`). ``marginal_error`` (B,) adds up both sides' relative L1 errors;
+    ``passes`` (B,) counts softmins over all pairs; ``history`` holds (passes, largest error).
     """
 
     f: Tensor
     g: Tensor
-    row_sums: Tensor
-    column_sums: Tensor
+    raw_f: Tensor
+    raw_g: Tensor
     marginal_error: Tensor
     passes: Tensor
     status: tuple[Status, ...]

@@ -10,7 +10,7 @@ import torch
 
 from sinkdiv.solvers.annealing import Annealing
 from sinkdiv.solvers.problem import Limits, Problem, Solution
-from sinkdiv.solvers.progress import Progress
+from sinkdiv.solvers.progress import Iterate, Progress
 
 
 def symmetric(problem: Problem, limits: Limits) -> Solution:
@@ -21,9 +21,11 @@ def symmetric(problem: Problem, limits: Limits) -> Solution:
     for step in range(limits.max_passes):
         eps = annealing.eps(step)
         raw = problem.raw_potential(f, eps, side=0)
-        sums = problem.marginal(f, raw, eps, side=0)
-        error = 2 * problem.residual(sums, f, side=0)
-        if progress.record(f, f, sums, sums, error, annealing.at_target(step), step + 1, eps):
+        updated = problem.damped(raw, eps, side=0)
+        # A point without mass sends nothing back, so there is nothing to average: its potential is the softmin itself.
+        f = torch.where(problem.a > 0, f, updated)
+        error = 2 * problem.residual(problem.marginal(f, raw, eps, side=0), f, side=0)
+        if progress.record(Iterate(f, f, raw, raw, error), annealing.at_target(step), step + 1, eps):
             break
-        f = (f + problem.damped(raw, eps, side=0)) / 2
+        f = (f + updated) / 2
     return progress.solution()
