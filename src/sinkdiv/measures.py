@@ -160,10 +160,10 @@ def _weights(name: str, weights: Tensor | None, owner: str, points: Tensor, batc
         raise ValueError(f"{name} must have shape {expected}, one weight for each of {owner}, not {_shape(weights)}")
     if weights.device != points.device:
         raise ValueError(f"{name} must be on the device {points.device} of {owner}, not {weights.device}")
+    weights = weights.to(points.dtype)  # before the checks: a float64 weight may overflow in float32
     _check_finite(name, weights)
     if bool((weights.detach() < 0).any()):
         raise ValueError(f"{name} holds negative weights (the least is {weights.min().item():.3g})")
-    weights = weights.to(points.dtype)
     weights = weights if batched else weights.unsqueeze(0)
     if bool((mass(weights.detach()) <= 0).any()):
         raise ValueError(f"{name} has no mass: all its weights are zero")

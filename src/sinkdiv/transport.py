@@ -397,6 +397,9 @@ def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
 
 @torch.compiler.disable
 def _solve(geometry: Geometry, inputs: Samples | CostMatrix, settings: Settings) -> Transport:
+    if not bool(torch.isfinite(geometry.spread()).all()):
+        names = "x and y hold points" if isinstance(inputs, Samples) else "C holds costs"
+        raise ValueError(f"{names} so far apart that costs overflow {geometry.dtype}: rescale them or use float64")
     a = inputs.a.detach()
     if inputs.b is inputs.a:
         b = a

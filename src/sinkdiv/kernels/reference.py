@@ -43,8 +43,7 @@ def cloud_tiles(x: Tensor, y: Tensor, cost: Cost) -> Iterator[Tile]:
 
 def softmin(tiles: Iterator[Tile], h: Tensor, eps: Tensor) -> Tensor:
     """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
-    scale = eps[:, :, None]
-    rows = [torch.logsumexp(h[:, None, :] - C / scale, -1) for _, C in tiles]
+    rows = [torch.logsumexp(_exponents(h, C, eps), -1) for _, C in tiles]
     return -eps * torch.cat(rows, -1)
 
 
@@ -75,12 +74,11 @@ def corrected_primal(
 
     It is the plan's density relative to a bᵀ; p qᵀ is the rank-one correction that makes a rounded plan feasible.
     """
-    scale = eps[:, :, None]
     total = torch.zeros_like(eps[:, 0])
     for rows, C in tiles:
-        density = torch.exp(log_u[:, rows, None] + log_h[:, None, :] - C / scale)
+        density = torch.exp(log_u[:, rows, None] + _exponents(log_h, C, eps))
         density += p[:, rows, None] * q[:, None, :]
-        integrand = density * C + scale * torch.xlogy(density, density)
+        integrand = density * C + eps[:, :, None] * torch.xlogy(density, density)
         total += (a[:, rows] * (integrand @ b[:, :, None]).squeeze(-1)).sum(-1)
     return total
 
@@ -93,8 +91,12 @@ def _map_plan(
     reduce: Callable[[slice, Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Concatenate ``reduce(rows, C, P)`` over the tiles, along the rows."""
-    scale = eps[:, :, None]
     # Inside an autocast region matrix products would run in half precision.
     with torch.autocast(u.device.type, enabled=False):
-        parts = [reduce(rows, C, torch.exp(u[:, rows, None] + h[:, None, :] - C / scale)) for rows, C in tiles]
+        parts = [reduce(rows, C, torch.exp(u[:, rows, None] + _exponents(h, C, eps))) for rows, C in tiles]
     return torch.cat(parts, 1)
+
+
+def _exponents(h: Tensor, C: Tensor, eps: Tensor) -> Tensor:
+    """h_j − C_ij/ε, (B, r, m), in one sweep over C."""
+    return torch.addcmul(h[:, None, :], C, 1 / eps[:, :, None], value=-1)

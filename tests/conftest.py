@@ -1,0 +1,44 @@
+"""Fixtures: the two dtypes that are computed natively, and the two ways a cloud's cost can be reduced."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from sinkdiv.geometry import cloud
+from sinkdiv.kernels import reference
+
+# The fixtures below hold for all examples of a test alike, so hypothesis need not see them renewed.
+settings.register_profile(
+    "sinkdiv",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=8,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("sinkdiv")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """The problems here are too small to be shared among threads, and the workers already fill the machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """Cost matrices are never kept, and tiles are so small that every problem here needs several."""
+    monkeypatch.setattr(cloud, "KEPT_ENTRIES", 0)
+    monkeypatch.setattr(reference, "TILE_ENTRIES", 64)
+
+
+@pytest.fixture(params=["dense", "streamed"])
+def route(request):
+    if request.param == "streamed":
+        request.getfixturevalue("streamed")
+    return request.param
