@@ -3,9 +3,9 @@
     pip install geomloss==0.3.1 pot==0.9.7.post1
     python benchmarks/accuracy.py --out benchmarks/results/accuracy.md
 
-For each problem: the relative error of the value S_ε and of its gradient in x (L2) against a float64 solve to a marginal error
-of 1e-9, whose certified interval is printed beside it; and the median wall time of value and gradient over the repetitions,
-which alternate between the methods. Everybody computes in float32 on dense matrices.
+For each problem: the relative error of the value S_ε and of its gradient in x (L2) against a float64 solve to a
+marginal error of 1e-9, whose certified interval is printed beside it; and the median wall time of value and gradient
+over the repetitions, which alternate between the methods. Everybody computes in float32 on dense matrices.
 """
 
 from __future__ import annotations
@@ -98,11 +98,17 @@ def measure(x: Tensor, y: Tensor, blur: float) -> list[str]:
             start = time.perf_counter()
             answers[name] = value_and_gradient(loss, x, y, blur)
             times[name].append(time.perf_counter() - start)
-    rows = [f"Exact value in [{lower:.9g}, {upper:.9g}].\n", "| method | value error | gradient error | ms |", "|---|---|---|---|"]
+    rows = [
+        f"Exact value in [{lower:.9g}, {upper:.9g}].\n",
+        "| method | value error | gradient error | ms |",
+        "|---|---|---|---|",
+    ]
     for name, (value, gradient) in answers.items():
         value_error = abs(float(value) / float(exact) - 1)
         gradient_error = float((gradient - exact_gradient).norm() / exact_gradient.norm())
-        rows.append(f"| {name} | {value_error:.1e} | {gradient_error:.1e} | {1e3 * statistics.median(times[name]):.1f} |")
+        rows.append(
+            f"| {name} | {value_error:.1e} | {gradient_error:.1e} | {1e3 * statistics.median(times[name]):.1f} |"
+        )
     return rows
 
 
@@ -113,8 +119,9 @@ def main() -> None:
     lines = [
         "# Accuracy and cost of a Sinkhorn divergence and its gradient",
         "",
-        f"`python benchmarks/accuracy.py`: torch {torch.__version__}, geomloss {geomloss.__version__}, POT {ot.__version__}, "
-        f"sinkdiv {sinkdiv.__version__}; {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads; "
+        f"`python benchmarks/accuracy.py`: torch {torch.__version__}, geomloss {geomloss.__version__}, "
+        f"POT {ot.__version__}, sinkdiv {sinkdiv.__version__}; {platform.machine()}, "
+        f"{torch.get_num_threads()} threads; "
         f"medians of {REPETITIONS} interleaved runs. Errors are relative to a certified float64 solve.",
     ]
     for title, problem in problems().items():

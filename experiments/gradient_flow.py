@@ -38,7 +38,7 @@ def clouds() -> tuple[Tensor, Tensor]:
 
 
 def flow(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """STEPS explicit Euler steps of dx_i/dt = −n ∂loss/∂x_i / 2: with it a squared transport cost moves by STEP to its goal."""
+    """STEPS explicit Euler steps of dx_i/dt = −(n/2) ∂loss/∂x_i, which for W2² heads straight for the target."""
     for _ in range(STEPS):
         x = x.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(x, y), x)

@@ -1,5 +1,10 @@
 """Fixtures: the two dtypes that are computed natively, and the two ways a cloud's cost can be reduced."""
 
+import os
+
+# Before torch is imported: the workers already fill the machine, and so do the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -17,12 +22,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("sinkdiv")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    """The problems here are too small to be shared among threads, and the workers already fill the machine."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])

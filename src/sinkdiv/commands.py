@@ -34,20 +34,25 @@ MISTAKE = 2
 PACKAGES = ("torch", "numpy", "lightning", "torchmetrics", "scikit-learn", "matplotlib")
 
 
+class _TrainingInterruptedError(Exception):
+    """Training ended early at the user's wish; the message says how to go on."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; a user's mistake becomes one line on stderr and code 2."""
     try:
-        code = app(list(arguments), standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", INTERRUPTED)
+        code = app(list(arguments), standalone_mode=False, prog_name="sinkdiv")
     except InputError as error:
         return _fail(str(error), MISTAKE)
+    except _TrainingInterruptedError as error:
+        return _fail(str(error), INTERRUPTED)
     except Exception as error:
         # Usage errors have no public base class in every supported typer; this method is what they share.
         if not hasattr(error, "format_message"):
             raise
         return _fail(error.format_message(), MISTAKE)
-    return int(code or 0)
+    # typer answers Ctrl-C outside training with this code and no word.
+    return _fail("interrupted", INTERRUPTED) if code == INTERRUPTED else int(code or 0)
 
 
 def _fail(message: str, code: int) -> int:
@@ -70,20 +75,20 @@ def train_autoencoder(
         str, typer.Option(help="mnist-5k, digits, mnist, fashion-mnist, or a folder, .zip, .npz or .npy of images.")
     ] = "mnist-5k",
     prior: Annotated[str, typer.Option(help="Prior of the codes: sphere or normal.")] = "sphere",
-    latent_dim: Annotated[int | None, typer.Option(help="Dimension of the codes.  [default: by data]")] = None,
+    latent_dim: Annotated[int | None, typer.Option(help="Dimension of the codes.", show_default="by data")] = None,
     hidden: Annotated[
-        str | None, typer.Option(help="Widths of the hidden layers, like 512,512.  [default: by data]")
+        str | None, typer.Option(help="Widths of the hidden layers, like 512,512.", show_default="by data")
     ] = None,
     beta: Annotated[
-        float | None, typer.Option(help="Weight of the latent divergence.  [default: 100 sphere, 10 normal]")
+        float | None, typer.Option(help="Weight of the latent divergence.", show_default="100 sphere, 10 normal")
     ] = None,
     eps: Annotated[
-        float | None, typer.Option(help="Regularisation of the latent divergence.  [default: 0.5 sphere, 5 normal]")
+        float | None, typer.Option(help="Regularisation of the latent divergence.", show_default="0.5 sphere, 5 normal")
     ] = None,
     blur: Annotated[float | None, typer.Option(help="The same as a length: eps = 2 blur².")] = None,
     batch_size: Annotated[int, typer.Option(help="Images in a step.")] = 128,
     lr: Annotated[float, typer.Option(help="Adam's step size.")] = 1e-3,
-    max_epochs: Annotated[int | None, typer.Option(help="Passes over the images.  [default: by data]")] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="Passes over the images.", show_default="by data")] = None,
     seed: Annotated[int, typer.Option(help="Of the weights, the order of images and the prior's draws.")] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
@@ -116,24 +121,29 @@ def train_autoencoder(
     run = RunFolder(out)
     console = Console()
     if resume:
-        typed = {name for name in options if _was_typed(context, name)} | ({"eps"} if blur is not None else set())
-        given = {name: options[name] for name in typed}
-        if training.is_finished(run, max_epochs):
-            console.print(f"{out} is finished: {run.report}. Give a larger --max-epochs to train on.")
+        chosen = {name for name in options if _was_typed(context, name)} | ({"eps"} if blur is not None else set())
+        config = training.continued_config(run, {name: options[name] for name in chosen})
+        if training.is_finished(run, config):
+            message = f"{out} is finished, its report is {run.report}; give a larger --max-epochs to go on"
+            console.print(message, soft_wrap=True)
             return
-        config, images = training.resumed_run(run, given)
+        images = training.reopen(run, config)
     else:
         config, images = training.new_run(run, {name: value for name, value in options.items() if value is not None})
     console.print(
         f"{config.data}: {len(images.train)} images, {len(images.held_out)} held out; "
-        f"{config.prior} prior in {config.latent_dim} dimensions, β = {config.beta:g}, ε = {config.eps:g}"
+        f"{config.prior} prior in {config.latent_dim} dimensions, β = {config.beta:g}, ε = {config.eps:g}",
+        soft_wrap=True,
     )
-    metrics = training.train(run, config, images, console)
+    how_to_go_on = f"go on: sinkdiv train autoencoder --out {out} --resume"
+    try:
+        metrics = training.train(run, config, images, console)
+    except KeyboardInterrupt as error:
+        raise _TrainingInterruptedError(f"interrupted; {how_to_go_on}") from error
     console.print(_scores(metrics))
     console.print(f"{time.perf_counter() - started:.0f} s in all; the report is {run.report}", soft_wrap=True)
     if metrics["interrupted"]:
-        message = f"interrupted in epoch {metrics['epochs'] + 1}; go on: sinkdiv train autoencoder --out {out} --resume"
-        raise typer.Exit(_fail(message, INTERRUPTED))
+        raise _TrainingInterruptedError(f"interrupted in epoch {metrics['epochs'] + 1}; {how_to_go_on}")
 
 
 @app.command()

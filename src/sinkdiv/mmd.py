@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from sinkdiv.costs import squared_distances
 from sinkdiv.kernels.reference import row_blocks
 from sinkdiv.measures import check_samples
 
@@ -83,11 +84,11 @@ def _bilinear(kernel: Kernel, blur: float, x: Tensor, y: Tensor, a: Tensor, b: T
     """Σ_ij a_i b_j k(x_i, y_j), (B,), a block of rows at a time, whose graph is rebuilt when it is differentiated."""
 
     def block(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        values = kernel((x[:, :, None, :] - y[:, None, :, :]).square().sum(-1), blur)
+        values = kernel(squared_distances(x, y), blur)
         return (a * (values * b[:, None, :]).sum(-1)).sum(-1)
 
     total = torch.zeros_like(a[:, 0])
-    for rows in row_blocks(x.shape[0], x.shape[1], y.shape[1] * x.shape[2]):
+    for rows in row_blocks(x.shape[0], x.shape[1], y.shape[1]):
         total = total + checkpoint(block, x[:, rows], y, a[:, rows], b, use_reentrant=False, preserve_rng_state=False)
     return total
 

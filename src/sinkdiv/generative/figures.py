@@ -1,0 +1,102 @@
+"""Pictures of a run: grids of images, curves, a map of the latent space."""
+
+import io
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from torch import Tensor
+
+GRID_PIXELS = 640
+MARGIN = 2
+MOST_CLASSES_NAMED = 10
+INK, ACCENT, QUIET = "#1f2937", "#c2410c", "#64748b"
+
+
+def grid(images: Tensor, shape: tuple[int, ...], columns: int) -> np.ndarray:
+    """Flat images (n, c·h·w) in [0, 1], row by row, as one (H, W, 3) uint8 picture about `GRID_PIXELS` wide."""
+    channels, height, width = shape
+    zoom = max(1, round(GRID_PIXELS / (columns * (width + MARGIN))))
+    rows = -(-len(images) // columns)
+    pixels = (images.reshape(-1, channels, height, width).clamp(0, 1) * 255).round().byte().numpy()
+    cell_height, cell_width = height * zoom + MARGIN, width * zoom + MARGIN
+    canvas = np.full((rows * cell_height + MARGIN, columns * cell_width + MARGIN, 3), 255, np.uint8)
+    for index, image in enumerate(pixels):
+        top = MARGIN + index // columns * cell_height
+        left = MARGIN + index % columns * cell_width
+        enlarged = image.transpose(1, 2, 0).repeat(zoom, axis=0).repeat(zoom, axis=1)
+        canvas[top : top + height * zoom, left : left + width * zoom] = enlarged
+    return canvas
+
+
+def pairs(originals: Tensor, rebuilt: Tensor, columns: int) -> Tensor:
+    """Images (n, p) and their reconstructions as rows that alternate: a row of originals, then the row rebuilt."""
+    n = len(originals) // columns * columns
+    blocks = torch.stack(
+        [originals[:n].reshape(-1, columns, originals.shape[1]), rebuilt[:n].reshape(-1, columns, originals.shape[1])],
+        dim=1,
+    )
+    return blocks.reshape(-1, originals.shape[1])
+
+
+def curves(rows: list[dict[str, float]]) -> bytes:
+    """The losses of every epoch as an SVG: reconstruction (training and held out), latent divergence."""
+    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in rows]
+    for axes, name, label, color in (
+        (left, "train/reconstruction", "training", INK),
+        (left, "held_out/reconstruction", "held out", ACCENT),
+        (right, "train/latent", "training", INK),
+    ):
+        axes.plot(epochs, [row[name] for row in rows], color=color, label=label, linewidth=1.6)
+    _dress(left, "reconstruction, nats per image")
+    _dress(right, "latent divergence")
+    if len(rows) > 20:
+        # The first epochs are so much worse that they would flatten everything after them.
+        settled = [row[name] for row in rows[5:] for name in ("train/reconstruction", "held_out/reconstruction")]
+        spread = max(settled) - min(settled)
+        left.set_ylim(min(settled) - 0.05 * spread, max(settled) + 0.05 * spread)
+    left.legend(frameon=False, labelcolor=INK)
+    return _svg(figure)
+
+
+def latent_map(codes: Tensor, labels: Tensor | None, draws: Tensor) -> bytes:
+    """Codes (n, d), coloured by label, beside prior draws (m, d), both on the codes' and draws' principal plane."""
+    both = torch.cat([codes, draws]).double()
+    centre = both.mean(0)
+    _, _, directions = torch.linalg.svd(both - centre, full_matrices=False)
+    plane = directions[:2].T
+    placed_codes = ((codes.double() - centre) @ plane).numpy()
+    placed_draws = ((draws.double() - centre) @ plane).numpy()
+    figure = Figure(figsize=(9.6, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    colors = QUIET if labels is None else labels.numpy()
+    points = left.scatter(*placed_codes.T, c=colors, cmap="tab10", s=9, linewidths=0)
+    right.scatter(*placed_draws.T, c=QUIET, s=9, linewidths=0)
+    _dress(left, "codes of held-out images")
+    _dress(right, "draws from the prior")
+    for axes in (left, right):
+        axes.set_aspect("equal", adjustable="box")
+    if labels is not None and len(labels.unique()) <= MOST_CLASSES_NAMED:
+        handles, names = points.legend_elements(num=None)
+        figure.legend(handles, names, frameon=False, loc="outside lower left", ncols=len(names), fontsize=8)
+    return _svg(figure)
+
+
+def _dress(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.tick_params(labelsize=8, colors=QUIET, length=0)
+    axes.grid(color="#e5e7eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _svg(figure: Figure) -> bytes:
+    FigureCanvasSVG(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

@@ -1,0 +1,136 @@
+"""A run's folder: what lies where, and reading it back without trusting it."""
+
+import json
+import pickle
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sinkdiv.generative.autoencoder import SinkhornAutoencoder
+from sinkdiv.generative.callbacks import History
+from sinkdiv.generative.config import TrainingConfig
+from sinkdiv.generative.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one training run below `root`."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """The state after the last whole epoch; training resumes here."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def interrupted(self) -> Path:
+        """The state at the step where the run was stopped inside an epoch; samples are drawn from it."""
+        return self.checkpoints / "interrupted.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.json"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples.png"
+
+    @property
+    def reconstructions(self) -> Path:
+        return self.root / "reconstructions.png"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    def exists(self) -> bool:
+        """Whether a run was ever started here."""
+        return self.config.exists()
+
+    def load_config(self) -> TrainingConfig:
+        """The run's settings; raises `InputError` when the folder holds no run."""
+        if not self.exists():
+            raise InputError(f"{self.root}: no run here (there is no config.yaml)")
+        return TrainingConfig.load(self.config)
+
+    def load_metrics(self) -> dict[str, Any] | None:
+        """The run's metrics, or None when it has not come to its end."""
+        if not self.metrics.exists():
+            return None
+        try:
+            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.metrics}: not readable ({type(error).__name__})") from error
+        if not isinstance(metrics, dict):
+            raise InputError(f"{self.metrics}: not the metrics of a run")
+        return metrics
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with its training behind it."""
+
+    model: SinkhornAutoencoder
+    config: TrainingConfig
+    history: History
+    steps: int
+
+    @property
+    def epochs(self) -> int:
+        """Whole epochs trained."""
+        return len(self.history.rows)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's tensors and plain values; nothing in the file is executed.
+
+    Raises:
+        InputError: when the file is missing, damaged, or holds anything else, such as pickled objects.
+    """
+    try:
+        with warnings.catch_warnings():
+            # torch comments on foreign pickles before it refuses them.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no checkpoint here; the run has not finished its first epoch") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path}: refused: it holds more than tensors and plain values") from error
+    # What torch raises on a damaged archive depends on where the damage is.
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
+    if not isinstance(content, dict) or not {"state_dict", "callbacks", "global_step"} <= content.keys():
+        raise InputError(f"{path}: not the checkpoint of a sinkdiv run")
+    return content
+
+
+def load_run(run: RunFolder) -> Trained:
+    """The run's model as it was last saved, on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: when the folder holds no run, or a file in it is missing, damaged or foreign.
+    """
+    config = run.load_config()
+    path = run.interrupted if run.interrupted.exists() else run.last
+    checkpoint = load_checkpoint(path)
+    model = SinkhornAutoencoder(config)
+    history = History()
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+        history.load_state_dict(checkpoint["callbacks"][history.state_key])
+        steps = int(checkpoint["global_step"])
+    except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: does not belong to {run.config}") from error
+    return Trained(model.eval().requires_grad_(False), config, history, steps)
