@@ -54,6 +54,8 @@ def curves(rows: list[dict[str, float]]) -> bytes:
         axes.plot(epochs, [row[name] for row in rows], color=color, label=label, linewidth=1.6)
     _dress(left, "reconstruction, nats per image")
     _dress(right, "latent divergence")
+    for axes in (left, right):
+        axes.set_xlabel("epoch", fontsize=8, color=QUIET)
     if len(rows) > 20:
         # The first epochs are so much worse that they would flatten everything after them.
         settled = [row[name] for row in rows[5:] for name in ("train/reconstruction", "held_out/reconstruction")]
@@ -98,5 +100,6 @@ def _dress(axes: Axes, title: str) -> None:
 def _svg(figure: Figure) -> bytes:
     FigureCanvasSVG(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    # "tight", because axes of equal aspect leave their titles outside the box that the layout reserved.
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.05)
     return buffer.getvalue()
