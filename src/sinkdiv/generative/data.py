@@ -92,7 +92,7 @@ def _idx(name: str) -> Callable[[], _Source]:
 
 
 NAMED = {
-    "mnist-5k": _Named(_mnist_5k, Defaults(latent_dim=8, hidden=(512, 512), max_epochs=100)),
+    "mnist-5k": _Named(_mnist_5k, Defaults(latent_dim=8, hidden=(512, 512), max_epochs=80)),
     "digits": _Named(_digits, Defaults(latent_dim=8, hidden=(256, 256), max_epochs=200)),
     "mnist": _Named(_idx("mnist"), Defaults(latent_dim=10, hidden=(512, 512), max_epochs=30)),
     "fashion-mnist": _Named(_idx("fashion-mnist"), Defaults(latent_dim=10, hidden=(512, 512), max_epochs=30)),
