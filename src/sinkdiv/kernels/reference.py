@@ -9,6 +9,7 @@ h = log b + g/ε (B, m). ε is a tensor (B, 1): one regularisation for each prob
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -43,8 +44,7 @@ def cloud_tiles(x: Tensor, y: Tensor, cost: Cost) -> Iterator[Tile]:
 
 def softmin(tiles: Iterator[Tile], h: Tensor, eps: Tensor) -> Tensor:
     """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
-    rows = [torch.logsumexp(_exponents(h, C, eps), -1) for _, C in tiles]
-    return -eps * torch.cat(rows, -1)
+    return -eps * torch.cat([_logsumexp(_exponents(h, C, eps)) for _, C in tiles], -1)
 
 
 def plan_product(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def corrected_primal(
     """
     total = torch.zeros_like(eps[:, 0])
     for rows, C in tiles:
-        density = torch.exp(log_u[:, rows, None] + _exponents(log_h, C, eps))
+        density = _exp(log_u[:, rows, None] + _exponents(log_h, C, eps))
         density += p[:, rows, None] * q[:, None, :]
         integrand = density * C + eps[:, :, None] * torch.xlogy(density, density)
         total += (a[:, rows] * (integrand @ b[:, :, None]).squeeze(-1)).sum(-1)
@@ -93,10 +93,28 @@ def _map_plan(
     """Concatenate ``reduce(rows, C, P)`` over the tiles, along the rows."""
     # Inside an autocast region matrix products would run in half precision.
     with torch.autocast(u.device.type, enabled=False):
-        parts = [reduce(rows, C, torch.exp(u[:, rows, None] + _exponents(h, C, eps))) for rows, C in tiles]
+        parts = [reduce(rows, C, _exp(u[:, rows, None] + _exponents(h, C, eps))) for rows, C in tiles]
     return torch.cat(parts, 1)
 
 
 def _exponents(h: Tensor, C: Tensor, eps: Tensor) -> Tensor:
     """h_j − C_ij/ε, (B, r, m), in one sweep over C."""
     return torch.addcmul(h[:, None, :], C, 1 / eps[:, :, None], value=-1)
+
+
+def _logsumexp(z: Tensor) -> Tensor:
+    """log Σ_j exp(z_ij), (B, r), overwriting z."""
+    largest = z.amax(-1, keepdim=True)
+    # The largest term is 1: the terms that the clamp raises to `tiny` stay far below its last place.
+    return _normal_exp(z.sub_(largest)).sum(-1).log_() + largest.squeeze(-1)
+
+
+def _exp(z: Tensor) -> Tensor:
+    """exp(z), overwriting z, with an exact 0 for what would be subnormal."""
+    z = _normal_exp(z)
+    return z.masked_fill_(z < 4 * torch.finfo(z.dtype).tiny, 0.0)
+
+
+def _normal_exp(z: Tensor) -> Tensor:
+    """exp(z), overwriting z, but never subnormal: processors compute with such numbers many times slower."""
+    return z.clamp_(min=1 + math.log(torch.finfo(z.dtype).tiny)).exp_()
