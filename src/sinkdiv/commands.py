@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from sinkdiv.generative.runs import RunFolder
 
 app = typer.Typer(
-    help="Sinkhorn divergences, and the generative models trained with them.",
+    help="Sinkhorn divergences, and the generative models trained with them.\n\n"
+    "Example: [bold]sinkdiv distance a.npy b.npy --blur 0.05[/bold]",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-train_app = typer.Typer(help="Train a generative model.", no_args_is_help=True, rich_markup_mode="rich")
+train_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(train_app, name="train")
 
 INTERRUPTED = 130
@@ -64,7 +65,10 @@ def _fail(message: str, code: int) -> int:
 
 @train_app.callback()
 def train() -> None:
-    """Train a generative model."""
+    """Train a generative model.
+
+    Example: [bold]sinkdiv train autoencoder --out runs/sae[/bold]
+    """
 
 
 @train_app.command("autoencoder")
