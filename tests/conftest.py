@@ -1,4 +1,4 @@
-"""Fixtures: the two dtypes that are computed natively, and the two ways a cloud's cost can be reduced."""
+"""Fixtures: the two dtypes that are computed as they are, and the ways a cloud's cost can be reduced."""
 
 import os
 
@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from sinkdiv.geometry import cloud
-from sinkdiv.kernels import reference
+from sinkdiv.kernels import native, reference
 
 # The fixtures below hold for all examples of a test alike, so hypothesis need not see them renewed.
 settings.register_profile(
@@ -31,13 +31,25 @@ def dtype(request):
 
 @pytest.fixture
 def streamed(monkeypatch):
-    """Cost matrices are never kept, and tiles are so small that every problem here needs several."""
+    """No cost matrix is kept: every pass forms the costs it needs."""
     monkeypatch.setattr(cloud, "KEPT_ENTRIES", 0)
+
+
+@pytest.fixture
+def without_native(monkeypatch):
+    """As where the native extension could not be built."""
+    monkeypatch.setattr(native, "available", False)
+
+
+@pytest.fixture
+def tiled(streamed, without_native, monkeypatch):
+    """The reference kernels, with tiles so small that every problem here needs several."""
     monkeypatch.setattr(reference, "TILE_ENTRIES", 64)
 
 
-@pytest.fixture(params=["dense", "streamed"])
+@pytest.fixture(params=["default", "streamed", "tiled"])
 def route(request):
-    if request.param == "streamed":
-        request.getfixturevalue("streamed")
+    """The ways by which a cloud's cost can be reduced: as a user gets it, by passes, by the reference's passes."""
+    if request.param != "default":
+        request.getfixturevalue(request.param)
     return request.param

@@ -104,14 +104,14 @@ def test_far_from_the_origin_in_float32(route, kernel):
     torch.testing.assert_close(near, far, rtol=0, atol=1e-5)
 
 
-def test_gradient_is_the_same_streamed(kernel, request):
+def test_gradient_is_the_same_tiled(kernel, request):
     """Rebuilding the blocks' graphs changes nothing."""
     x, y, a, b = problem(9, torch.float64)
     x.requires_grad_()
     (dense,) = torch.autograd.grad(sinkdiv.mmd(x, y, a, b, **kernel), x)
-    request.getfixturevalue("streamed")
-    (streamed,) = torch.autograd.grad(sinkdiv.mmd(x, y, a, b, **kernel), x)
-    torch.testing.assert_close(streamed, dense, rtol=0, atol=1e-13)
+    request.getfixturevalue("tiled")
+    (tiled,) = torch.autograd.grad(sinkdiv.mmd(x, y, a, b, **kernel), x)
+    torch.testing.assert_close(tiled, dense, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])

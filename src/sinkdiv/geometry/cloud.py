@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from sinkdiv.costs import Cost
+from sinkdiv.costs import LOW_DIMENSION, Cost
 from sinkdiv.geometry.protocol import Geometry
-from sinkdiv.kernels import reference
+from sinkdiv.kernels import Pairs, native, of_matrix, of_points
 
-#: A cost matrix of at most this many entries is formed once and kept: a mini-batch pays for its distances once.
+#: A cost matrix of at most this many entries is formed once and kept, where forming it again would cost more.
 KEPT_ENTRIES = 2**22
 
 
@@ -30,16 +28,24 @@ class CloudGeometry(Geometry):
         self.y = self.x if self.symmetric else y.detach() - self.center
         self.shape = (x.shape[0], x.shape[1], y.shape[1])
         self.dtype, self.device = x.dtype, x.device
-        self._kept: Tensor | None = None
+        self._point_pairs: dict[int, Pairs] = {}
+        self._kept_pairs: dict[int, Pairs] = {}
 
-    def tiles(self, side: int) -> Iterator[reference.Tile]:
+    def pairs(self, side: int) -> Pairs:
         batch, n, m = self.shape
-        if batch * n * m <= KEPT_ENTRIES:
-            if self._kept is None:
-                self._kept = self.cost.matrix(self.x, self.y)
-            return reference.matrix_tiles(self._kept if side == 0 else self._kept.mT)
-        x, y = self._sides(side)
-        return reference.cloud_tiles(x, y, self.cost)
+        # In low dimension the native kernels form a cost about as fast as they load it.
+        forms_fast = native.serves(self.x) and self.x.shape[-1] <= LOW_DIMENSION
+        if forms_fast or batch * n * m > KEPT_ENTRIES:
+            return self._of_points(side)
+        if not self._kept_pairs:
+            C = self._of_points(0).costs()
+            self._kept_pairs = {0: of_matrix(C), 1: of_matrix(C.mT)}
+        return self._kept_pairs[side]
+
+    def _of_points(self, side: int) -> Pairs:
+        if side not in self._point_pairs:
+            self._point_pairs[side] = of_points(*self._sides(side), self.cost)
+        return self._point_pairs[side]
 
     def spread(self) -> Tensor:
         points = torch.cat([self.x, self.y], 1)
@@ -48,9 +54,8 @@ class CloudGeometry(Geometry):
 
     def gradients(self, u: Tensor, h: Tensor, eps: Tensor, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         def gradient(side: int) -> Tensor:
-            x, y = self._sides(side)
             own, other = (u, h) if side == 0 else (h, u)
-            return reference.plan_gradient(self.tiles(side), own, other, eps, x, y, self.cost)
+            return self._of_points(side).plan_gradient(own, other, eps)
 
         grad_x = gradient(0) if wanted[0] else None
         if self.symmetric and u is h and grad_x is not None:

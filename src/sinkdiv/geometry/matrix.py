@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from sinkdiv.geometry.protocol import Geometry
-from sinkdiv.kernels import reference
+from sinkdiv.kernels import Pairs, of_matrix
 
 
 class MatrixGeometry(Geometry):
@@ -18,9 +16,12 @@ class MatrixGeometry(Geometry):
         self.C = C.detach()
         self.shape = (C.shape[0], C.shape[1], C.shape[2])
         self.dtype, self.device = C.dtype, C.device
+        self._pairs: dict[int, Pairs] = {}
 
-    def tiles(self, side: int) -> Iterator[reference.Tile]:
-        return reference.matrix_tiles(self.C if side == 0 else self.C.mT)
+    def pairs(self, side: int) -> Pairs:
+        if side not in self._pairs:
+            self._pairs[side] = of_matrix(self.C if side == 0 else self.C.mT)
+        return self._pairs[side]
 
     def spread(self) -> Tensor:
         return self.C.amax((1, 2)) - self.C.amin((1, 2))

@@ -7,12 +7,11 @@ the meaning of ``u``, ``h`` and ``eps`` see `sinkdiv.kernels.reference`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from sinkdiv.kernels import reference
+from sinkdiv.kernels import Pairs
 
 
 class Geometry(ABC):
@@ -25,8 +24,8 @@ class Geometry(ABC):
     """Whether rows and columns are the same points, so that C is symmetric."""
 
     @abstractmethod
-    def tiles(self, side: int) -> Iterator[reference.Tile]:
-        """The tiles of C (side 0) or of Cᵀ (side 1)."""
+    def pairs(self, side: int) -> Pairs:
+        """The kernels over the pairs of C (side 0) or of Cᵀ (side 1)."""
 
     @abstractmethod
     def spread(self) -> Tensor:
@@ -42,23 +41,27 @@ class Geometry(ABC):
 
     def softmin(self, h: Tensor, eps: Tensor, side: int) -> Tensor:
         """−ε log Σ_j exp(h_j − C_ij/ε): one pass."""
-        return reference.softmin(self.tiles(side), h, eps)
+        return self.pairs(side).softmin(h, eps)
 
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor, side: int) -> Tensor:
         """P v for v (B, m, k), or Pᵀ v for v (B, n, k) on side 1: one pass. ``u`` always belongs to the rows of P."""
         own, other = (u, h) if side == 0 else (h, u)
-        return reference.plan_product(self.tiles(side), own, other, eps, v)
+        return self.pairs(side).plan_product(own, other, eps, v)
 
     def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """<P, C>, (B,): one pass."""
-        return reference.plan_cost(self.tiles(0), u, h, eps)
+        return self.pairs(0).plan_cost(u, h, eps)
 
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """P itself, (B, n, m): memory O(nm)."""
-        return reference.plan_matrix(self.tiles(0), u, h, eps)
+        return self.pairs(0).plan_matrix(u, h, eps)
+
+    def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """P 1, (B, n), and Pᵀ 1, (B, m): one pass for both."""
+        return self.pairs(0).marginals(u, h, eps)
 
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
     ) -> Tensor:
         """The pass behind upper bounds; see `reference.corrected_primal`."""
-        return reference.corrected_primal(self.tiles(0), a, b, log_u, log_h, eps, p, q)
+        return self.pairs(0).corrected_primal(a, b, log_u, log_h, eps, p, q)

@@ -10,6 +10,7 @@ h = log b + g/ε (B, m). ε is a tensor (B, 1): one regularisation for each prob
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import torch
@@ -21,6 +22,65 @@ Tile = tuple[slice, Tensor]
 
 #: Entries of a tile over the whole batch: 2 MB in float32, near a core's cache (four times as many took twice as long).
 TILE_ENTRIES = 2**19
+
+
+class _Reductions(ABC):
+    """The operations of this file, bound to a stream of tiles that can be made again for each pass."""
+
+    @abstractmethod
+    def tiles(self) -> Iterator[Tile]: ...
+
+    @abstractmethod
+    def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor: ...
+
+    def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
+        return softmin(self.tiles(), h, eps)
+
+    def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
+        return plan_product(self.tiles(), u, h, eps, v)
+
+    def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        return plan_cost(self.tiles(), u, h, eps)
+
+    def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        return plan_matrix(self.tiles(), u, h, eps)
+
+    def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        return marginals(self.tiles(), u, h, eps)
+
+    def corrected_primal(
+        self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
+    ) -> Tensor:
+        return corrected_primal(self.tiles(), a, b, log_u, log_h, eps, p, q)
+
+    def costs(self) -> Tensor:
+        return torch.cat([C for _, C in self.tiles()], 1)
+
+
+class Pairs(_Reductions):
+    """The pairs of x (B, n, d) and y (B, m, d) under a cost."""
+
+    def __init__(self, x: Tensor, y: Tensor, cost: Cost) -> None:
+        self._x, self._y, self._cost = x, y, cost
+
+    def tiles(self) -> Iterator[Tile]:
+        return cloud_tiles(self._x, self._y, self._cost)
+
+    def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        return plan_gradient(self.tiles(), u, h, eps, self._x, self._y, self._cost)
+
+
+class MatrixPairs(_Reductions):
+    """The pairs whose costs are C (B, n, m)."""
+
+    def __init__(self, C: Tensor) -> None:
+        self._C = C
+
+    def tiles(self) -> Iterator[Tile]:
+        return matrix_tiles(self._C)
+
+    def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        raise TypeError("a matrix has no points")
 
 
 def row_blocks(batch: int, rows: int, columns: int) -> Iterator[slice]:
@@ -60,6 +120,17 @@ def plan_cost(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> Tenso
 def plan_gradient(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, x: Tensor, y: Tensor, cost: Cost) -> Tensor:
     """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
     return _map_plan(tiles, u, h, eps, lambda rows, C, P: cost.gradient(P, x[:, rows], y))
+
+
+def marginals(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    """P 1, (B, n), and Pᵀ 1, (B, m)."""
+    columns = torch.zeros_like(h)
+
+    def reduce(_: slice, C: Tensor, P: Tensor) -> Tensor:
+        columns.add_(P.sum(1))
+        return P.sum(2)
+
+    return _map_plan(tiles, u, h, eps, reduce), columns
 
 
 def plan_matrix(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> Tensor:

@@ -1,0 +1,138 @@
+"""Passes over pairs in C++ for CPUs: the operations of `sinkdiv.kernels.reference`, several times faster.
+
+This file is the only one that hands out addresses of tensors, and answers for what stands behind them: contiguous
+memory of one dtype on the CPU, alive until the call returns. The extension may be missing (it was not built); then
+`available` is False and the reference serves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sinkdiv.costs import Cost, Euclidean, SquaredEuclidean
+from sinkdiv.kernels import reference
+
+_native: Any
+try:
+    from sinkdiv.kernels.native import _native
+except ImportError:  # installed without a compiler
+    _native = None
+
+available = _native is not None
+
+DTYPES = (torch.float32, torch.float64)
+
+
+def serves(tensor: Tensor) -> bool:
+    """Whether data of this kind can be reduced here."""
+    return available and tensor.device.type == "cpu" and tensor.dtype in DTYPES
+
+
+def knows(cost: Cost) -> bool:
+    """Whether this cost between points can be formed here."""
+    return isinstance(cost, (SquaredEuclidean, Euclidean))
+
+
+def instruction_set() -> str:
+    """The instruction set in use: "avx512", "avx2" or "portable"."""
+    return str(_native.instruction_set())
+
+
+class _Reductions:
+    """What points and matrices share. Shapes as in the reference; ``eps`` is (B, 1)."""
+
+    _batch: Any
+    _shape: tuple[int, int, int]
+    _dtype: torch.dtype
+
+    def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
+        """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
+        out = self._empty(*self._shape[:2])
+        self._call(_native.softmin, (h, eps), (out,))
+        return out
+
+    def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
+        """P v, (B, n, k), for v (B, m, k)."""
+        out = self._empty(*self._shape[:2], v.shape[2])
+        self._call(_native.product, (u, h, eps, v), (out,), v.shape[2], False)
+        return out
+
+    def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        """<P, C>, (B,)."""
+        out = self._empty(self._shape[0])
+        self._call(_native.plan_cost, (u, h, eps), (out,))
+        return out
+
+    def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        """P itself, (B, n, m)."""
+        return reference.plan_matrix(reference.matrix_tiles(self.costs()), u, h, eps)
+
+    def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """P 1 (B, n) and Pᵀ 1 (B, m), from one exponential for each pair."""
+        batch, n, m = self._shape
+        rows, columns = self._empty(batch, n), self._empty(batch, m)
+        self._call(_native.marginals, (u, h, eps), (rows, columns))
+        return rows, columns
+
+    def corrected_primal(
+        self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
+    ) -> Tensor:
+        """See `reference.corrected_primal`."""
+        out = self._empty(self._shape[0])
+        self._call(_native.corrected_primal, (a, b, log_u, log_h, eps, p, q), (out,))
+        return out
+
+    def costs(self) -> Tensor:
+        """C, (B, n, m)."""
+        out = self._empty(*self._shape)
+        self._call(_native.costs, (), (out,))
+        return out
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=self._dtype)
+
+    def _call(self, operation: Any, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], *more: object) -> None:
+        inputs = tuple(tensor.contiguous() for tensor in inputs)  # keeps copies alive during the call
+        operation(
+            self._dtype == torch.float64,
+            self._batch,
+            *(tensor.data_ptr() for tensor in inputs),
+            *more,
+            *(tensor.data_ptr() for tensor in outputs),
+        )
+
+
+class Pairs(_Reductions):
+    """The pairs of x (B, n, d) and y (B, m, d) under a cost that this module `knows`."""
+
+    def __init__(self, x: Tensor, y: Tensor, cost: Cost) -> None:
+        self._x, self._y = x.contiguous(), y.contiguous()
+        self._shape, self._dtype = (x.shape[0], x.shape[1], y.shape[1]), x.dtype
+        self._batch = _native.Batch(
+            self._x.data_ptr(), self._y.data_ptr(), *self._shape, x.shape[2], isinstance(cost, Euclidean),
+            torch.get_num_threads(),
+        )  # fmt: skip
+
+    def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
+        out = self._empty(*self._x.shape)
+        self._call(_native.product, (u, h, eps, self._y), (out,), self._x.shape[2], True)
+        return out
+
+
+class MatrixPairs(_Reductions):
+    """The pairs whose costs are C (B, n, m)."""
+
+    def __init__(self, C: Tensor) -> None:
+        self._C = C.contiguous()
+        self._shape, self._dtype = (C.shape[0], C.shape[1], C.shape[2]), C.dtype
+        self._batch = _native.Batch(self._C.data_ptr(), 0, *self._shape, C.shape[2], False, torch.get_num_threads())
+
+    def costs(self) -> Tensor:
+        return self._C
+
+    def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        raise TypeError("a matrix has no points")

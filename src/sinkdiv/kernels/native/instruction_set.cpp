@@ -1,0 +1,20 @@
+// Compiled once for each instruction set, with SINKDIV_ISA naming it.
+#include "passes.h"
+
+namespace sinkdiv::SINKDIV_ISA {
+
+#define SINKDIV_NAME_(isa) #isa
+#define SINKDIV_NAME(isa) SINKDIV_NAME_(isa)
+
+template <class T>
+const Passes<T>& passes() {
+    static constexpr Passes<T> table{SINKDIV_NAME(SINKDIV_ISA), ROWS,         Simd<T>::LANES * VECTORS,
+                                     costs<T>,                  softmin<T>,   product<T>,
+                                     marginals<T>,              plan_cost<T>, corrected_primal<T>};
+    return table;
+}
+
+template const Passes<float>& passes<float>();
+template const Passes<double>& passes<double>();
+
+}  // namespace sinkdiv::SINKDIV_ISA

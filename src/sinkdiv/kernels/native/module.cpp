@@ -1,0 +1,461 @@
+// The Python module: packs columns, shares the rows among threads, and calls the passes of the best instruction set.
+//
+// Tensors come as addresses of contiguous memory; __init__.py is the only caller and answers for them.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <string>
+
+#include "pairs.h"
+#include "parallel.h"
+
+namespace nb = nanobind;
+
+namespace sinkdiv {
+namespace {
+
+std::vector<std::string> supported_instruction_sets() {
+    std::vector<std::string> names;
+#if defined(SINKDIV_X86)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) names.push_back("avx512");
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) names.push_back("avx2");
+#endif
+    names.push_back("portable");
+    return names;
+}
+
+std::string& chosen() {
+    static std::string name = supported_instruction_sets().front();
+    return name;
+}
+
+template <class T>
+const Passes<T>& passes() {
+#if defined(SINKDIV_X86)
+    if (chosen() == "avx512") return avx512::passes<T>();
+    if (chosen() == "avx2") return avx2::passes<T>();
+#endif
+    return portable::passes<T>();
+}
+
+bool interrupted() {
+    nb::gil_scoped_acquire held;
+    return PyErr_CheckSignals() != 0;
+}
+
+// Memory aligned to cache lines, not initialised.
+template <class T>
+class Buffer {
+  public:
+    explicit Buffer(int64_t size) : memory_(new char[size * sizeof(T) + 64]) {
+        const auto address = reinterpret_cast<uintptr_t>(memory_.get());
+        data_ = reinterpret_cast<T*>((address + 63) / 64 * 64);
+    }
+    T* data() const { return data_; }
+
+  private:
+    std::unique_ptr<char[]> memory_;
+    T* data_;
+};
+
+int64_t rounded_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Columns of a tile: at most 2 kB of a row, a tile that stays in the second cache, and little padding.
+template <class T>
+int64_t tile_width(int64_t m, int64_t d, int64_t unit) {
+    const int64_t in_cache = (512 * 1024) / (int64_t(sizeof(T)) * std::max<int64_t>(d, 1));
+    const int64_t most = std::clamp<int64_t>(in_cache / unit * unit, unit, 2048 / int64_t(sizeof(T)));
+    const int64_t tiles = (m + most - 1) / most;
+    return rounded_up((m + tiles - 1) / tiles, unit);
+}
+
+// A batch of problems as Python describes it: addresses and sizes.
+struct Batch {
+    uintptr_t x, y;  // points (B, n, d) and (B, m, d); or costs (B, n, m) and null, with d = m
+    int64_t batch, n, m, d;
+    bool euclidean;
+    int threads;
+
+    bool matrix() const { return y == 0; }
+    int64_t packed_dimension() const { return matrix() ? 0 : d; }
+};
+
+//: Up to this dimension distances are sums of differences, which cost as much there as a product.
+constexpr int64_t LOW_DIMENSION = 8;
+//: Above it a product is taken if its rounding changes exponents by less than this.
+constexpr double PRODUCT_ERROR = 1e-4;
+
+// Problems with their columns packed. Widths are those of the whole batch, so that buffers can be shared.
+template <class T>
+class Packed {
+  public:
+    Packed(const Batch& batch, const T* scales)
+        : batch_(batch),
+          unit_(passes<T>().lanes),
+          width_(tile_width<T>(batch.m, batch.packed_dimension(), unit_)),
+          padded_(rounded_up(batch.m, width_)),
+          y_(batch.batch * padded_ * batch.packed_dimension()),
+          x_squares_(batch.batch * batch.n),
+          y_squares_(batch.batch * padded_),
+          forms_(batch.batch, batch.matrix()      ? Form::matrix
+                              : batch.euclidean ? Form::distance
+                                                : Form::squared_differences) {
+        if (batch.matrix()) return;
+        const int64_t tiles = padded_ / width_;
+        parallel_for(batch.batch * tiles, threads(batch.batch * padded_ * batch.d / 8), [] { return false; },
+                     [&](int64_t task, int) { pack(task / tiles, task % tiles); });
+        if (batch.d > LOW_DIMENSION && !batch.euclidean)
+            for (int64_t b = 0; b < batch.batch; ++b) choose_form(b, scales[b]);
+    }
+
+    int64_t width() const { return width_; }
+    int64_t padded() const { return padded_; }
+
+    Pairs<T> pairs(int64_t b) const {
+        return {x(b),
+                y_.data() + b * padded_ * batch_.packed_dimension(),
+                x_squares_.data() + b * batch_.n,
+                y_squares_.data() + b * padded_,
+                batch_.n,
+                batch_.m,
+                batch_.d,
+                width_,
+                forms_[b]};
+    }
+
+    const T* x(int64_t b) const { return reinterpret_cast<const T*>(batch_.x) + b * batch_.n * batch_.d; }
+    const T* y(int64_t b) const { return reinterpret_cast<const T*>(batch_.y) + b * batch_.m * batch_.d; }
+
+    // As many threads as the work of so many multiplications is worth.
+    int threads(int64_t work) const {
+        constexpr int64_t WORTH_A_THREAD = 1 << 19;  // some 50 microseconds
+        return int(std::clamp<int64_t>(work / WORTH_A_THREAD, 1, batch_.threads));
+    }
+
+    // Runs pass(b, begin, end, thread) over all blocks of rows. False if interrupted.
+    template <class Pass>
+    bool over_rows(Pass pass) const {
+        const int64_t blocks = (batch_.n + BLOCK - 1) / BLOCK;
+        return parallel_for(batch_.batch * blocks, workers(), interrupted, [&](int64_t task, int thread) {
+            const int64_t b = task / blocks, begin = task % blocks * BLOCK;
+            const int64_t end = std::min(begin + BLOCK, batch_.n);
+            if (begin < end) pass(b, begin, end, thread);
+        });
+    }
+
+    int workers() const { return threads(batch_.batch * batch_.n * padded_ * (batch_.packed_dimension() + 12) / 8); }
+
+  private:
+    void pack(int64_t b, int64_t tile) {
+        const int64_t d = batch_.d, from = tile * width_, count = std::min(width_, batch_.m - from);
+        const T* source = y(b) + from * d;
+        T* target = y_.data() + (b * padded_ + from) * d;
+        constexpr int64_t SIDE = 16;  // blocks whose reads and writes both stay in a few cache lines
+        for (int64_t j0 = 0; j0 < count; j0 += SIDE)
+            for (int64_t k0 = 0; k0 < d; k0 += SIDE)
+                for (int64_t k = k0; k < std::min(k0 + SIDE, d); ++k)
+                    for (int64_t j = j0; j < std::min(j0 + SIDE, count); ++j) target[k * width_ + j] = source[j * d + k];
+        for (int64_t k = 0; k < d; ++k) std::fill(target + k * width_ + count, target + (k + 1) * width_, T(0));
+    }
+
+    void choose_form(int64_t b, T scale) {
+        T* x_squares = x_squares_.data() + b * batch_.n;
+        T* y_squares = y_squares_.data() + b * padded_;
+        const double most_x = squares(x(b), batch_.n, x_squares), most_y = squares(y(b), batch_.m, y_squares);
+        std::fill(y_squares + batch_.m, y_squares + padded_, T(0));
+        const double error = std::numeric_limits<T>::epsilon() * 2 * std::sqrt(most_x * most_y) * double(scale);
+        if (error < PRODUCT_ERROR) forms_[b] = Form::squared_product;
+    }
+
+    // |x_i|^2 into `to`, and the largest.
+    double squares(const T* points, int64_t count, T* to) const {
+        double most = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            double total = 0;
+            for (int64_t k = 0; k < batch_.d; ++k) total += double(points[i * batch_.d + k]) * points[i * batch_.d + k];
+            to[i] = T(total);
+            most = std::max(most, total);
+        }
+        return most;
+    }
+
+    Batch batch_;
+    int64_t unit_, width_, padded_;
+    Buffer<T> y_, x_squares_, y_squares_;
+    std::vector<Form> forms_;
+};
+
+constexpr double LOG2E = 1.4426950408889634074;
+
+// Exponents (B, n) or (B, m) in natural logarithms, brought to base 2 and padded.
+template <class T>
+class Exponents {
+  public:
+    Exponents(uintptr_t source, int64_t batch, int64_t count, int64_t padded) : padded_(padded), data_(batch * padded) {
+        const T* from = reinterpret_cast<const T*>(source);
+        for (int64_t b = 0; b < batch; ++b) {
+            T* to = data_.data() + b * padded;
+            for (int64_t j = 0; j < count; ++j) to[j] = std::max(T(from[b * count + j] * T(LOG2E)), T(LOWEST));
+            std::fill(to + count, to + padded, T(LOWEST));
+        }
+    }
+    const T* operator[](int64_t b) const { return data_.data() + b * padded_; }
+
+  private:
+    int64_t padded_;
+    Buffer<T> data_;
+};
+
+template <class T>
+std::vector<T> scales(uintptr_t eps, int64_t batch) {
+    std::vector<T> result(batch);
+    for (int64_t b = 0; b < batch; ++b) result[b] = T(LOG2E / double(reinterpret_cast<const T*>(eps)[b]));
+    return result;
+}
+
+// One buffer of `size` entries for each thread, apart from the others' cache lines.
+template <class T>
+class PerThread {
+  public:
+    PerThread(int threads, int64_t size) : size_(rounded_up(size, 64)), data_(threads * size_) {}
+    T* operator[](int thread) const { return data_.data() + thread * size_; }
+
+  private:
+    int64_t size_;
+    Buffer<T> data_;
+};
+
+void finish(bool completed) {
+    if (!completed) throw nb::python_error();  // the signal's exception is set
+}
+
+template <class T>
+void costs(const Batch& batch, uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        // At an infinite scale no product is precise enough: the costs may be used at any eps.
+        const std::vector<T> scale(batch.batch, std::numeric_limits<T>::infinity());
+        const Packed<T> packed(batch, scale.data());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().costs(packed.pairs(b), begin, end, scratch[thread],
+                              reinterpret_cast<T*>(out) + b * batch.n * batch.m);
+        });
+    }
+    finish(completed);
+}
+
+template <class T>
+void softmin(const Batch& batch, uintptr_t h, uintptr_t eps, uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const Exponents<T> exponents(h, batch.batch, batch.m, packed.padded());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        const PerThread<double> sums(batch.threads, BLOCK);
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().softmin(packed.pairs(b), {nullptr, exponents[b], scale[b]}, begin, end, scratch[thread],
+                                sums[thread], reinterpret_cast<T*>(out) + b * batch.n);
+        });
+    }
+    finish(completed);
+}
+
+// V (B, m, k) packed for a plan product: narrow ones tile by tile like columns, wide ones with padded rows.
+template <class T>
+class PackedOperand {
+  public:
+    static constexpr int64_t NARROW = 12;
+
+    PackedOperand(uintptr_t v, int64_t batch, int64_t m, int64_t k, int64_t width, int64_t padded)
+        : k_(k),
+          stride_(k <= NARROW ? 0 : rounded_up(k, passes<T>().lanes)),
+          size_(padded * (stride_ ? stride_ : k)),
+          data_(batch * size_) {
+        const T* from = reinterpret_cast<const T*>(v);
+        std::fill(data_.data(), data_.data() + batch * size_, T(0));
+        for (int64_t b = 0; b < batch; ++b)
+            for (int64_t j = 0; j < m; ++j)
+                for (int64_t l = 0; l < k; ++l) {
+                    const int64_t at = stride_ ? j * stride_ + l : (j / width * k + l) * width + j % width;
+                    data_.data()[b * size_ + at] = from[(b * m + j) * k + l];
+                }
+    }
+    Operand<T> operator[](int64_t b) const { return {data_.data() + b * size_, k_, stride_}; }
+
+  private:
+    int64_t k_, stride_, size_;
+    Buffer<T> data_;
+};
+
+template <class T>
+void product(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t v, int64_t k, bool gradient,
+             uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
+        const PackedOperand<T> operand(v, batch.batch, batch.m, k, packed.width(), packed.padded());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        const PerThread<double> sums(batch.threads, BLOCK * (k + 1));
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().product(packed.pairs(b), {rows[b], columns[b], scale[b]}, operand[b],
+                                gradient ? Product::gradient : Product::plan, begin, end, scratch[thread],
+                                sums[thread], reinterpret_cast<T*>(out) + b * batch.n * k);
+        });
+    }
+    finish(completed);
+}
+
+template <class T>
+void marginals(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t rows_out,
+               uintptr_t columns_out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        const int workers = packed.workers();
+        const PerThread<double> sums(workers, batch.batch * packed.padded());
+        for (int thread = 0; thread < workers; ++thread)
+            std::fill(sums[thread], sums[thread] + batch.batch * packed.padded(), 0.0);
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().marginals(packed.pairs(b), {rows[b], columns[b], scale[b]}, begin, end, scratch[thread],
+                                  sums[thread] + b * packed.padded(), reinterpret_cast<T*>(rows_out) + b * batch.n);
+        });
+        for (int64_t b = 0; b < batch.batch; ++b)
+            for (int64_t j = 0; j < batch.m; ++j) {
+                double total = 0;
+                for (int thread = 0; thread < workers; ++thread) total += sums[thread][b * packed.padded() + j];
+                reinterpret_cast<T*>(columns_out)[b * batch.m + j] = T(total);
+            }
+    }
+    finish(completed);
+}
+
+// Adds up the rows' contributions (B, n) in double.
+template <class T>
+void total_rows(const Batch& batch, const Buffer<double>& rows, const T* weights, uintptr_t out) {
+    for (int64_t b = 0; b < batch.batch; ++b) {
+        double total = 0;
+        for (int64_t i = 0; i < batch.n; ++i) {
+            const double row = rows.data()[b * batch.n + i];
+            total += weights ? double(weights[b * batch.n + i]) * row : row;
+        }
+        reinterpret_cast<T*>(out)[b] = T(total);
+    }
+}
+
+template <class T>
+void plan_cost(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        const Buffer<double> totals(batch.batch * batch.n);
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().plan_cost(packed.pairs(b), {rows[b], columns[b], scale[b]}, begin, end, scratch[thread],
+                                  totals.data() + b * batch.n);
+        });
+        if (completed) total_rows<T>(batch, totals, nullptr, out);
+    }
+    finish(completed);
+}
+
+// Column vectors (B, m) padded with zeros.
+template <class T>
+class Columns {
+  public:
+    Columns(uintptr_t source, int64_t batch, int64_t count, int64_t padded) : padded_(padded), data_(batch * padded) {
+        const T* from = reinterpret_cast<const T*>(source);
+        for (int64_t b = 0; b < batch; ++b) {
+            T* to = data_.data() + b * padded;
+            std::copy(from + b * count, from + (b + 1) * count, to);
+            std::fill(to + count, to + padded, T(0));
+        }
+    }
+    const T* operator[](int64_t b) const { return data_.data() + b * padded_; }
+
+  private:
+    int64_t padded_;
+    Buffer<T> data_;
+};
+
+template <class T>
+void corrected_primal(const Batch& batch, uintptr_t a, uintptr_t b, uintptr_t log_u, uintptr_t log_h, uintptr_t eps,
+                      uintptr_t p, uintptr_t q, uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const int64_t padded = packed.padded();
+        const Exponents<T> rows(log_u, batch.batch, batch.n, batch.n), columns(log_h, batch.batch, batch.m, padded);
+        const Columns<T> weights(b, batch.batch, batch.m, padded), across(q, batch.batch, batch.m, padded);
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        const Buffer<double> totals(batch.batch * batch.n);
+        completed = packed.over_rows([&](int64_t i, int64_t begin, int64_t end, int thread) {
+            passes<T>().corrected_primal(packed.pairs(i), {rows[i], columns[i], scale[i]}, weights[i],
+                                         reinterpret_cast<const T*>(p) + i * batch.n, across[i], begin, end,
+                                         scratch[thread], totals.data() + i * batch.n);
+        });
+        if (completed) total_rows<T>(batch, totals, reinterpret_cast<const T*>(a), out);
+    }
+    finish(completed);
+}
+
+}  // namespace
+}  // namespace sinkdiv
+
+#define SINKDIV_BOTH(call) (wide ? sinkdiv::call<double> : sinkdiv::call<float>)
+
+NB_MODULE(_native, m) {
+    using sinkdiv::Batch;
+    nb::class_<Batch>(m, "Batch")
+        .def("__init__", [](Batch* self, uintptr_t x, uintptr_t y, int64_t batch, int64_t n, int64_t columns, int64_t d,
+                            bool euclidean, int threads) {
+            new (self) Batch{x, y, batch, n, columns, d, euclidean, std::max(threads, 1)};
+        });
+    m.def("costs", [](bool wide, const Batch& batch, uintptr_t out) { SINKDIV_BOTH(costs)(batch, out); });
+    m.def("softmin", [](bool wide, const Batch& batch, uintptr_t h, uintptr_t eps, uintptr_t out) {
+        SINKDIV_BOTH(softmin)(batch, h, eps, out);
+    });
+    m.def("product", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t v, int64_t k,
+                        bool gradient, uintptr_t out) {
+        SINKDIV_BOTH(product)(batch, u, h, eps, v, k, gradient, out);
+    });
+    m.def("marginals", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t rows,
+                          uintptr_t columns) { SINKDIV_BOTH(marginals)(batch, u, h, eps, rows, columns); });
+    m.def("plan_cost", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t out) {
+        SINKDIV_BOTH(plan_cost)(batch, u, h, eps, out);
+    });
+    m.def("corrected_primal",
+          [](bool wide, const Batch& batch, uintptr_t a, uintptr_t b, uintptr_t log_u, uintptr_t log_h, uintptr_t eps,
+             uintptr_t p, uintptr_t q, uintptr_t out) {
+              SINKDIV_BOTH(corrected_primal)(batch, a, b, log_u, log_h, eps, p, q, out);
+          });
+    m.def("supported_instruction_sets", &sinkdiv::supported_instruction_sets);
+    m.def("instruction_set", [] { return sinkdiv::chosen(); });
+    m.def("use_instruction_set", [](const std::string& name) {
+        const auto supported = sinkdiv::supported_instruction_sets();
+        if (std::find(supported.begin(), supported.end(), name) == supported.end())
+            throw nb::value_error("this processor does not support that instruction set");
+        sinkdiv::chosen() = name;
+    });
+}

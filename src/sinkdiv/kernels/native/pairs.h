@@ -1,0 +1,83 @@
+// What the passes are told: one problem's points, and the table of passes that each instruction set provides.
+#pragma once
+
+#include <cstdint>
+
+namespace sinkdiv {
+
+// How the cost of a pair is formed.
+enum class Form {
+    squared_differences,  // sum of (x - y)^2: cancels nothing
+    squared_product,      // |x|^2 - 2xy + |y|^2: half of the work in high dimension, for points near the origin
+    distance,             // the root of the first
+    matrix,               // read from memory
+};
+
+// The pairs of one problem. Columns are packed tile by tile, coordinate by coordinate, and padded with zeros.
+template <class T>
+struct Pairs {
+    const T* x;          // rows, (n, d); for a matrix its rows (n, d = m)
+    const T* y;          // columns, (tiles, d, width)
+    const T* x_squares;  // |x_i|^2, (n), for squared_product
+    const T* y_squares;  // |y_j|^2, (tiles, width)
+    int64_t n, m, d, width;
+    Form form;
+
+    int64_t tiles() const { return (m + width - 1) / width; }
+};
+
+// Scores are z_ij = h_j - scale * C_ij (+ u_i), the exponents of the plan in base 2. Padded columns hold LOWEST.
+template <class T>
+struct Scores {
+    const T* u;  // (n), or null
+    const T* h;  // (tiles, width)
+    T scale;     // 1 / (eps ln 2)
+};
+
+constexpr float LOWEST = -1e30f;  // stands for log 0, so that no infinity meets another
+
+// A right-hand side V (m, k) of a plan product.
+template <class T>
+struct Operand {
+    const T* values;  // narrow: (tiles, k, width); wide: (m rounded up to tiles, padded k)
+    int64_t k, stride;  // stride: padded k of a wide operand, 0 for a narrow one
+};
+
+// What a plan product is of.
+enum class Product { plan, gradient };
+
+// Passes over rows [begin, end) of one problem; `scratch` has `scratch_size` entries of T and belongs to the thread.
+template <class T>
+struct Passes {
+    const char* name;
+    int rows, lanes;
+    // C_ij
+    void (*costs)(const Pairs<T>&, int64_t begin, int64_t end, T* scratch, T* out);
+    // -eps ln 2 * log2 sum_j 2^z_ij
+    void (*softmin)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* sums, T* out);
+    // sum_j P_ij v_jk; or sum_j P_ij dC_ij/dx_ik where V holds the columns themselves
+    void (*product)(const Pairs<T>&, const Scores<T>&, const Operand<T>&, Product, int64_t begin, int64_t end,
+                    T* scratch, double* sums, T* out);
+    // sum_j P_ij, and added to `columns`: sum_i P_ij
+    void (*marginals)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* columns,
+                      T* out);
+    // sum_j P_ij C_ij
+    void (*plan_cost)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* out);
+    // sum_j b_j s (C_ij + eps log s) for the density s = 2^z_ij + p_i q_j
+    void (*corrected_primal)(const Pairs<T>&, const Scores<T>&, const T* b, const T* p, const T* q, int64_t begin,
+                             int64_t end, T* scratch, double* out);
+};
+
+// Rows that one task reduces: enough to use a tile of columns often while it is in the cache.
+constexpr int64_t BLOCK = 48;
+
+template <class T>
+int64_t scratch_size(int64_t width) {
+    return 2 * 6 * width + 2 * BLOCK;  // costs and weights of the most rows a group has; two states a row
+}
+
+namespace avx512 { template <class T> const Passes<T>& passes(); }
+namespace avx2 { template <class T> const Passes<T>& passes(); }
+namespace portable { template <class T> const Passes<T>& passes(); }
+
+}  // namespace sinkdiv
