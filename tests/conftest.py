@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from sinkdiv.geometry import cloud
 from sinkdiv.kernels import native, reference
+from sinkdiv.solvers import small
 
 # The fixtures below hold for all examples of a test alike, so hypothesis need not see them renewed.
 settings.register_profile(
@@ -31,8 +32,9 @@ def dtype(request):
 
 @pytest.fixture
 def streamed(monkeypatch):
-    """No cost matrix is kept: every pass forms the costs it needs."""
+    """As large problems are solved: pass by pass, each forming the costs it needs."""
     monkeypatch.setattr(cloud, "KEPT_ENTRIES", 0)
+    monkeypatch.setattr(small, "ENTRIES", 0)
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def tiled(streamed, without_native, monkeypatch):
 
 @pytest.fixture(params=["default", "streamed", "tiled"])
 def route(request):
-    """The ways by which a cloud's cost can be reduced: as a user gets it, by passes, by the reference's passes."""
+    """The ways of a solve: as a user of small problems gets it, as one of large ones does, and by the reference."""
     if request.param != "default":
         request.getfixturevalue(request.param)
     return request.param

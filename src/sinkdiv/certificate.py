@@ -8,24 +8,12 @@ does not enter the certificate. With soft marginals every plan is feasible and n
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sinkdiv.solvers.problem import Problem
-
-
-def dual_value(problem: Problem, raw_f: Tensor, g: Tensor) -> Tensor:
-    """The dual value (B,) of g (B, m) and its best partner, given the softmin raw_f (B, n) of g: a lower bound of OT_ε.
-
-    The best f for a given g is the damped softmin; with it the mass of the plan is known without a pass.
-    """
-    f = problem.damped(raw_f, problem.eps_column(), side=0)
-    attained = _conjugate(problem.a, f, problem.rho[0]) + _conjugate(problem.b, g, problem.rho[1])
-    plan_mass = problem.target(f, side=0).sum(-1)
-    return attained - problem.eps * (plan_mass - problem.a.sum(-1) * problem.b.sum(-1))
 
 
 def bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +26,7 @@ def bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
     eps = wide.eps_column()
     g = g.double()
     raw_f = wide.raw_potential(g, eps, side=0)
-    lower = dual_value(wide, raw_f, g)
+    lower = wide.dual_value(raw_f, g)
     # With the best f for this g the rows of the plan are exact, so only its columns need rounding.
     f = wide.damped(raw_f, eps, side=0)
     rows = wide.target(f, side=0)
@@ -55,12 +43,6 @@ def _in_float64(problem: Problem) -> Problem:
     if problem.balanced and b is not a:
         b = b * (a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True))
     return replace(problem, geometry=problem.geometry.to(torch.float64), a=a, b=b)
-
-
-def _conjugate(weights: Tensor, potential: Tensor, rho: float) -> Tensor:
-    """What the dual gains from a potential: <a,f>, or <a, ρ(1 − e^{−f/ρ})> where the marginal is soft."""
-    gain = potential if math.isinf(rho) else -rho * torch.expm1(-potential / rho)
-    return (weights * gain).sum(-1)
 
 
 def _rounded_primal(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> Tensor:

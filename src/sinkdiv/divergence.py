@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from sinkdiv.costs import find_cost
+from sinkdiv.derivatives import entropic_value
 from sinkdiv.measures import Samples, check_samples
 from sinkdiv.settings import Callback, Length, Settings, check_value
 from sinkdiv.transport import Transport, solve_samples, warn_unless_converged
@@ -26,14 +26,15 @@ class Divergence:
     ab: Transport
     aa: Transport
     bb: Transport
-    mass_term: Tensor
-    """ε/2 (m_α − m_β)², (B,), in the dtype of the computation; zero if the marginals are hard."""
 
     @property
     def value(self) -> Tensor:
         """S_ε, 0-d or (B,), differentiable once in points and weights. See `sinkhorn_divergence`."""
-        value = self.ab.wide_value - (self.aa.wide_value + self.bb.wide_value) / 2
-        return self.ab.as_given(value + self.mass_term)
+        value = self.ab.detached_value - (self.aa.detached_value + self.bb.detached_value) / 2
+        excess = self.ab.excess_mass
+        if excess is not None:
+            value = value + self.ab.eps / 2 * excess.square()
+        return self.ab.as_given(entropic_value(value, self, *self.ab.differentiable_inputs()))
 
     @property
     def sharp(self) -> Tensor:
@@ -46,8 +47,28 @@ class Divergence:
         (lower_ab, upper_ab), (lower_aa, upper_aa), (lower_bb, upper_bb) = (
             transport.bounds for transport in (self.ab, self.aa, self.bb)
         )
-        mass_term = self.mass_term.detach().double().view_as(lower_ab)
-        return lower_ab - (upper_aa + upper_bb) / 2 + mass_term, upper_ab - (lower_aa + lower_bb) / 2 + mass_term
+        lower, upper = lower_ab - (upper_aa + upper_bb) / 2, upper_ab - (lower_aa + lower_bb) / 2
+        excess = self.ab.excess_mass
+        if excess is None:
+            return lower, upper
+        mass_term = (self.ab.eps / 2 * excess.double().square()).view_as(lower)
+        return lower + mass_term, upper + mass_term
+
+    def partials(self, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """Derivatives of S_ε with respect to (a, b, x, y), batched; None where not wanted."""
+        between = self.ab.partials(wanted)
+        within_a, within_x = self.aa.self_partials(wanted[0], wanted[2])
+        within_b, within_y = self.bb.self_partials(wanted[1], wanted[3])
+        grads = [
+            None if own is None or cross is None else cross - own / 2
+            for cross, own in zip(between, (within_a, within_b, within_x, within_y), strict=True)
+        ]
+        excess = self.ab.excess_mass
+        if excess is not None:
+            for side, sign in ((0, 1), (1, -1)):
+                grad = grads[side]
+                grads[side] = None if grad is None else grad + sign * self.ab.eps * excess[:, None]
+        return tuple(grads)
 
     @property
     def converged(self) -> bool | Tensor:
@@ -136,9 +157,6 @@ def sinkhorn_divergence(
 
 
 def _solve(samples: Samples, settings: Settings) -> Divergence:
-    ab = solve_samples(samples, settings)
-    aa = solve_samples(Samples(samples.x, samples.x, samples.a, samples.a, samples.batched, samples.dtype), settings)
-    bb = solve_samples(Samples(samples.y, samples.y, samples.b, samples.b, samples.batched, samples.dtype), settings)
-    excess = samples.a.sum(-1) - samples.b.sum(-1)
-    mass_term = torch.zeros_like(excess) if settings.balanced else settings.eps / 2 * excess.square()
-    return Divergence(ab, aa, bb, mass_term)
+    first = Samples(samples.x, samples.x, samples.a, samples.a, samples.batched, samples.dtype)
+    second = Samples(samples.y, samples.y, samples.b, samples.b, samples.batched, samples.dtype)
+    return Divergence(*solve_samples([samples, first, second], settings))

@@ -11,12 +11,13 @@ Derivatives of the entropic value at the optimum: ∂/∂C = P, ∂/∂x_i = Σ_
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sinkdiv import certificate
-from sinkdiv.costs import find_cost
+from sinkdiv.costs import Cost, find_cost
 from sinkdiv.derivatives import entropic_value, refuse_gradient
 from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
 from sinkdiv.measures import CostMatrix, Samples, check_finite_tensor, check_matrix, check_samples, mass
@@ -49,13 +50,7 @@ class Transport:
 
         A lower bound up to rounding, and accurate to second order in the marginal error.
         """
-        return self.as_given(self.wide_value)
-
-    @property
-    def wide_value(self) -> Tensor:
-        """The value (B,) in the dtype of the computation, for sums that are rounded once at their end."""
-        value = certificate.dual_value(self._problem, self._solution.raw_f, self._solution.g)
-        return entropic_value(value, self, *self._differentiable_inputs())
+        return self.as_given(entropic_value(self._solution.value, self, *self.differentiable_inputs()))
 
     @property
     def sharp(self) -> Tensor:
@@ -66,7 +61,7 @@ class Transport:
     def wide_sharp(self) -> Tensor:
         """The sharp value (B,) in the dtype of the computation."""
         value = self._problem.geometry.plan_cost(*self._logarithms())
-        return refuse_gradient(value, SHARP_GRADIENT, *self._differentiable_inputs())
+        return refuse_gradient(value, SHARP_GRADIENT, *self.differentiable_inputs())
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -166,6 +161,45 @@ class Transport:
             return grad_a, grad_b, *[None] * len(wanted_cost)
         return grad_a, grad_b, *self._problem.geometry.gradients(*self._logarithms(), tuple(wanted_cost))
 
+    def self_partials(self, wanted_weights: bool, wanted_points: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Derivatives of OT_ε(α, α) with respect to α's weights and points, for samples whose two sides are one."""
+        if self._problem.symmetric:  # both sides contribute the same
+            grad_a, _, grad_x, _ = self.partials((wanted_weights, False, wanted_points, False))
+            return None if grad_a is None else 2 * grad_a, None if grad_x is None else 2 * grad_x
+        grad_a, grad_b, grad_x, grad_y = self.partials((wanted_weights, wanted_weights, wanted_points, wanted_points))
+        return (
+            None if grad_a is None or grad_b is None else grad_a + grad_b,
+            None if grad_x is None or grad_y is None else grad_x + grad_y,
+        )
+
+    # For the divergence.
+
+    @property
+    def detached_value(self) -> Tensor:
+        """The value (B,) in the dtype of the computation, without derivative."""
+        return self._solution.value
+
+    @property
+    def eps(self) -> float:
+        """The regularisation ε, in cost units."""
+        return self._problem.eps
+
+    @property
+    def excess_mass(self) -> Tensor | None:
+        """m_α − m_β, (B,), where the marginals are soft; None where they are hard."""
+        problem = self._problem
+        return None if problem.balanced else problem.a.sum(-1) - problem.b.sum(-1)
+
+    def differentiable_inputs(self) -> tuple[Tensor, ...]:
+        """(a, b, *cost inputs), attached to the caller's graph."""
+        inputs = self._inputs
+        cost_inputs = (inputs.x, inputs.y) if isinstance(inputs, Samples) else (inputs.C,)
+        return inputs.a, inputs.b, *cost_inputs
+
+    def as_given(self, value: Tensor) -> Tensor:
+        """A value (B,) in the caller's form: 0-d if there was no batch, in the dtype of the inputs."""
+        return self._unbatch(value).to(self._inputs.dtype)
+
     def __repr__(self) -> str:
         batch, n, m = self._problem.geometry.shape
         count = f"{batch} problems " if self._inputs.batched else ""
@@ -199,11 +233,6 @@ class Transport:
             return u, u, eps
         return u, self._problem.b.log() + self._solution.g / eps, eps
 
-    def _differentiable_inputs(self) -> tuple[Tensor, ...]:
-        inputs = self._inputs
-        cost_inputs = (inputs.x, inputs.y) if isinstance(inputs, Samples) else (inputs.C,)
-        return inputs.a, inputs.b, *cost_inputs
-
     def _cloud(self, asker: str) -> CloudGeometry:
         if not isinstance(self._problem.geometry, CloudGeometry):
             raise ValueError(f"{asker} needs points, but this problem was given as a cost matrix")
@@ -234,12 +263,8 @@ class Transport:
 
     def _guarded(self, tensor: Tensor, what: str, *more: Tensor) -> Tensor:
         """A result without derivative: it says so when somebody differentiates it, instead of passing zeros."""
-        inputs = (*self._differentiable_inputs(), *more)
+        inputs = (*self.differentiable_inputs(), *more)
         return self._unbatch(refuse_gradient(tensor, PLAN_GRADIENT.format(what), *inputs)).to(self._inputs.dtype)
-
-    def as_given(self, value: Tensor) -> Tensor:
-        """A value (B,) in the caller's form: 0-d if there was no batch, in the dtype of the inputs."""
-        return self._unbatch(value).to(self._inputs.dtype)
 
     def _unbatch(self, tensor: Tensor) -> Tensor:
         return tensor if self._inputs.batched else tensor.squeeze(0)
@@ -288,7 +313,7 @@ def solve(
         find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    transport = solve_samples(check_samples(x, y, a, b, balanced=settings.balanced), settings)
+    (transport,) = solve_samples([check_samples(x, y, a, b, balanced=settings.balanced)], settings)
     warn_unless_converged(transport)
     return transport
 
@@ -323,7 +348,8 @@ def solve_matrix(
         progress=progress, callback=callback,
     )  # fmt: skip
     inputs = check_matrix(C, a, b, balanced=settings.balanced)
-    transport: Transport = _solve(MatrixGeometry(inputs.C), inputs, settings)
+    solved: list[Transport] = _solve([(MatrixGeometry(inputs.C), inputs)], settings)
+    (transport,) = solved
     warn_unless_converged(transport)
     return transport
 
@@ -362,18 +388,22 @@ def transport_cost(
         find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    transport = solve_samples(check_samples(x, y, a, b, balanced=settings.balanced), settings)
+    (transport,) = solve_samples([check_samples(x, y, a, b, balanced=settings.balanced)], settings)
     warn_unless_converged(transport)
     return transport.value if value == "entropic" else transport.sharp
 
 
-def solve_samples(samples: Samples, settings: Settings) -> Transport:
-    """Solve a checked problem; the caller reports what did not converge."""
-    assert settings.cost is not None, "points need a cost between them"
+def solve_samples(samples: Sequence[Samples], settings: Settings) -> list[Transport]:
+    """Solve checked problems together; the caller reports what did not converge."""
+    cost = settings.cost
+    assert cost is not None, "points need a cost between them"
+    solved: list[Transport] = _solve([(_cloud(one, cost), one) for one in samples], settings)
+    return solved
+
+
+def _cloud(samples: Samples, cost: Cost) -> CloudGeometry:
     x = samples.x.detach()
-    y = x if samples.y is samples.x else samples.y.detach()
-    transport: Transport = _solve(CloudGeometry(x, y, settings.cost), samples, settings)
-    return transport
+    return CloudGeometry(x, x if samples.y is samples.x else samples.y.detach(), cost)
 
 
 def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
@@ -396,10 +426,23 @@ def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
 
 
 @torch.compiler.disable
-def _solve(geometry: Geometry, inputs: Samples | CostMatrix, settings: Settings) -> Transport:
-    if not bool(torch.isfinite(geometry.spread()).all()):
+def _solve(given: Sequence[tuple[Geometry, Samples | CostMatrix]], settings: Settings) -> list[Transport]:
+    problems = [_problem(geometry, inputs, settings) for geometry, inputs in given]
+    try:
+        solutions = run_solver(problems, settings.limits, [None] * len(problems))
+    except OverflowError:
+        geometry, inputs = given[0]
         names = "x and y hold points" if isinstance(inputs, Samples) else "C holds costs"
-        raise ValueError(f"{names} so far apart that costs overflow {geometry.dtype}: rescale them or use float64")
+        raise ValueError(
+            f"{names} so far apart that costs overflow {geometry.dtype}: rescale them or use float64"
+        ) from None
+    return [
+        Transport(problem, solution, inputs)
+        for problem, solution, (_, inputs) in zip(problems, solutions, given, strict=True)
+    ]
+
+
+def _problem(geometry: Geometry, inputs: Samples | CostMatrix, settings: Settings) -> Problem:
     a = inputs.a.detach()
     if inputs.b is inputs.a:
         b = a
@@ -408,8 +451,7 @@ def _solve(geometry: Geometry, inputs: Samples | CostMatrix, settings: Settings)
         if settings.balanced:
             # The masses agree to the door's tolerance; the problem needs them equal.
             b = b * (mass(a) / mass(b))[:, None]
-    problem = Problem(geometry, a, b, settings.eps, settings.rho)
-    return Transport(problem, run_solver(problem, settings.limits), inputs)
+    return Problem(geometry, a, b, settings.eps, settings.rho)
 
 
 def _check_side(side: int) -> int:

@@ -42,6 +42,10 @@ class CloudGeometry(Geometry):
             self._kept_pairs = {0: of_matrix(C), 1: of_matrix(C.mT)}
         return self._kept_pairs[side]
 
+    def native(self) -> native.AnyPairs | None:
+        pairs = self._of_points(0)
+        return pairs if isinstance(pairs, native.Pairs) else None
+
     def _of_points(self, side: int) -> Pairs:
         if side not in self._point_pairs:
             self._point_pairs[side] = of_points(*self._sides(side), self.cost)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sinkdiv.geometry.protocol import Geometry
-from sinkdiv.kernels import Pairs, of_matrix
+from sinkdiv.kernels import Pairs, native, of_matrix
 
 
 class MatrixGeometry(Geometry):
@@ -22,6 +22,10 @@ class MatrixGeometry(Geometry):
         if side not in self._pairs:
             self._pairs[side] = of_matrix(self.C if side == 0 else self.C.mT)
         return self._pairs[side]
+
+    def native(self) -> native.AnyPairs | None:
+        pairs = self.pairs(0)
+        return pairs if isinstance(pairs, native.MatrixPairs) else None
 
     def spread(self) -> Tensor:
         return self.C.amax((1, 2)) - self.C.amin((1, 2))

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from sinkdiv.kernels import Pairs
+from sinkdiv.kernels import Pairs, native
 
 
 class Geometry(ABC):
@@ -38,6 +38,10 @@ class Geometry(ABC):
     @abstractmethod
     def to(self, dtype: torch.dtype) -> Geometry:
         """The same geometry computed in another dtype."""
+
+    def native(self) -> native.AnyPairs | None:
+        """The problem as the native kernels take it whole, or None if they do not know its cost."""
+        return None
 
     def softmin(self, h: Tensor, eps: Tensor, side: int) -> Tensor:
         """−ε log Σ_j exp(h_j − C_ij/ε): one pass."""

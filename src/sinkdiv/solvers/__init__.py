@@ -1,12 +1,29 @@
 """Algorithms. A solver sees a problem, that is a geometry's protocol and two weights, and returns potentials."""
 
-from sinkdiv.solvers.alternating import alternating
-from sinkdiv.solvers.problem import Check, Limits, Problem, Solution, Status
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sinkdiv.solvers.accelerated import accelerated
+from sinkdiv.solvers.problem import Check, Limits, Problem, Solution, Start, Status, check_spread
+from sinkdiv.solvers.small import is_small, solve_small
 from sinkdiv.solvers.symmetric import symmetric
 
-__all__ = ["Check", "Limits", "Problem", "Solution", "Status", "alternating", "solve", "symmetric"]
+__all__ = ["Check", "Limits", "Problem", "Solution", "Start", "Status", "accelerated", "solve", "symmetric"]
 
 
-def solve(problem: Problem, limits: Limits) -> Solution:
-    """Solve with the algorithm that fits: the symmetric one needs a third of the passes where it applies."""
-    return symmetric(problem, limits) if problem.symmetric else alternating(problem, limits)
+def solve(problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
+    """Solve problems of one dtype and device, each with the algorithm that fits it.
+
+    Raises:
+        OverflowError: if the costs of a problem overflow the dtype.
+    """
+    if all(is_small(problem, limits) for problem in problems):
+        return solve_small(problems, limits, starts)
+    return [_solve_one(problem, limits, start) for problem, start in zip(problems, starts, strict=True)]
+
+
+def _solve_one(problem: Problem, limits: Limits, start: Start | None) -> Solution:
+    """The symmetric algorithm needs a few passes only, where it applies."""
+    check_spread(problem.geometry.spread().tolist())
+    return symmetric(problem, limits, start) if problem.symmetric else accelerated(problem, limits, start)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from sinkdiv.geometry import Geometry
 
+History = tuple[tuple[int, float], ...]
+
 
 class Status(enum.Enum):
     """How a solve ended. ``str(status)`` is a sentence."""
@@ -50,6 +52,14 @@ class Limits:
     tol: float
     max_passes: int
     watch: Callable[[Check], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """Potentials f (B, n) and g (B, m) to start from: those of a similar problem, solved before."""
+
+    f: Tensor
+    g: Tensor
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,56 @@ class Problem:
         target = self.target(potential, side)
         return (marginal - target).abs().sum(-1) / target.sum(-1)
 
+    def dual(self, f: Tensor, g: Tensor, eps: Tensor) -> Tensor:
+        """The dual value (B,) relative to ε·mass, up to a constant, in float64; f is the optimal one for this g."""
+        f, g, a, b, eps = (tensor.double() for tensor in (f, g, self.a, self.b, eps))
+        if not self.balanced:
+            # Of ρ Σ a (1 − exp(−f/ρ)), with what the plan's own mass adds for the rows.
+            f = -(self.rho[0] + eps) * torch.expm1(-f / self.rho[0])
+            g = -self.rho[1] * torch.expm1(-g / self.rho[1])
+        return ((a * f).sum(-1) + (b * g).sum(-1)) / (eps[:, 0] * a.sum(-1))
+
+    def dual_value(self, raw_f: Tensor, g: Tensor) -> Tensor:
+        """The dual value (B,) of g (B, m) and its best partner, given the softmin raw_f (B, n) of g.
+
+        A lower bound of OT_ε. The best f for a given g is the damped softmin; with it the mass of the plan is known
+        without a pass.
+        """
+        f = self.damped(raw_f, self.eps_column(), side=0)
+        attained = _gain(self.a, f, self.rho[0]) + _gain(self.b, g, self.rho[1])
+        plan_mass = self.target(f, side=0).sum(-1)
+        return attained - self.eps * (plan_mass - self.a.sum(-1) * self.b.sum(-1))
+
+    def translated(self, g: Tensor, raw_f: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """g + t and its softmin raw_f − t, with the constant t (B, 1) that is best for the dual value.
+
+        Where the marginals are soft, it makes both sides' masses equal; plain updates would need about ρ/ε passes for
+        it, and this needs none. Where they are hard, a constant changes nothing.
+        """
+        if self.balanced:
+            return g, raw_f
+        f = self.damped(raw_f, eps, side=0)
+        rows, columns = (w.log() - p / rho for w, p, rho in ((self.a, f, self.rho[0]), (self.b, g, self.rho[1])))
+        excess = columns.logsumexp(-1, keepdim=True) - rows.logsumexp(-1, keepdim=True)
+        t = excess / (1 / (self.rho[0] + eps) + 1 / self.rho[1])
+        return g + t, raw_f - t
+
+
+def check_spread(spreads: list[float]) -> None:
+    """Refuse costs that overflow.
+
+    Raises:
+        OverflowError: if a spread, one for each problem, is not finite.
+    """
+    if not all(map(math.isfinite, spreads)):
+        raise OverflowError("costs overflow")
+
+
+def _gain(weights: Tensor, potential: Tensor, rho: float) -> Tensor:
+    """What the dual gains from a potential: <a,f>, or <a, ρ(1 − e^{−f/ρ})> where the marginal is soft."""
+    gain = potential if math.isinf(rho) else -rho * torch.expm1(-potential / rho)
+    return (weights * gain).sum(-1)
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -111,7 +171,7 @@ class Solution:
 
     ``raw_f`` is the softmin of g and ``raw_g`` that of f, at the target ε: with them the plan's actual marginals are
     known without another pass (`Problem.marginal`). ``marginal_error`` (B,) adds up both sides' relative L1 errors;
-    ``passes`` (B,) counts softmins over all pairs; ``history`` holds (passes, largest error).
+    ``value`` (B,) is the dual value of g; ``passes`` (B,) counts softmins over all pairs.
     """
 
     f: Tensor
@@ -119,6 +179,12 @@ class Solution:
     raw_f: Tensor
     raw_g: Tensor
     marginal_error: Tensor
+    value: Tensor
     passes: Tensor
     status: tuple[Status, ...]
-    history: tuple[tuple[int, float], ...]
+    read_history: Callable[[], History]
+
+    @property
+    def history(self) -> History:
+        """(passes, largest error of the batch) at each convergence test at the target ε."""
+        return self.read_history()

@@ -53,9 +53,10 @@ class Progress:
     def solution(self) -> Solution:
         if self.stopped:
             self._settle()
-        best = self.best
+        best, history = self.best, tuple(self.history)
+        value = self.problem.dual_value(best.raw_f, best.g)
         return Solution(
-            best.f, best.g, best.raw_f, best.raw_g, best.error, self.passes, self._status(), tuple(self.history)
+            best.f, best.g, best.raw_f, best.raw_g, best.error, value, self.passes, self._status(), lambda: history
         )
 
     def _keep(self, iterate: Iterate, error: Tensor, better: Tensor) -> None:
@@ -98,17 +99,21 @@ class Progress:
         self.passes = torch.where(annealing, self.passes + 2, self.passes)
 
     def _status(self) -> tuple[Status, ...]:
-        resolution = self._resolution().tolist()
-        return tuple(map(self._status_of_one, self.running.tolist(), resolution))
+        if self.stopped:
+            return tuple(Status.STOPPED if running else Status.CONVERGED for running in self.running.tolist())
+        errors, spreads = self.best.error.tolist(), self.problem.geometry.spread().tolist()
+        return tuple(
+            status_of(error, spread, self.problem, self.limits) for error, spread in zip(errors, spreads, strict=True)
+        )
 
-    def _status_of_one(self, running: bool, resolution: float) -> Status:
-        if self.limits.tol < resolution and not self.stopped:
-            return Status.PRECISION
-        if not running:
-            return Status.CONVERGED
-        return Status.STOPPED if self.stopped else Status.MAX_PASSES
 
-    def _resolution(self) -> Tensor:
-        """The least marginal error (B,) that the arithmetic can tell from zero."""
-        unit = torch.finfo(self.problem.a.dtype).eps
-        return unit * (2 + SURVIVING * self.problem.geometry.spread() / self.problem.eps)
+def status_of(error: float, spread: float, problem: Problem, limits: Limits) -> Status:
+    """How a solve ended that nobody stopped, from its marginal error and the spread of its cost."""
+    if limits.tol < _resolution(spread, problem):
+        return Status.PRECISION
+    return Status.CONVERGED if error <= limits.tol else Status.MAX_PASSES
+
+
+def _resolution(spread: float, problem: Problem) -> float:
+    """The least marginal error that the arithmetic can tell from zero."""
+    return float(torch.finfo(problem.a.dtype).eps) * (2 + SURVIVING * spread / problem.eps)

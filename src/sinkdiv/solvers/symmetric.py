@@ -1,31 +1,40 @@
 """The self problem OT_ε(α, α), whose two potentials are equal: averaging f with its own softmin finds it in few passes.
 
-Source: F19 §3.1. What differs from the textbook: annealed, damped for soft marginals, and stopped by the marginal
-error, which the pass that updates f also measures.
+Source: F19 §3.1. What differs from the textbook: the averages are extrapolated, damped for soft marginals, and stopped
+by the marginal error, which the pass that updates f also measures. There is no annealing: mass stays where it is, so
+potentials need not move over the cloud, and levels would cost more than they save.
 """
 
 from __future__ import annotations
 
 import torch
 
-from sinkdiv.solvers.annealing import Annealing
-from sinkdiv.solvers.problem import Limits, Problem, Solution
+from sinkdiv.solvers.anderson import Anderson
+from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
 from sinkdiv.solvers.progress import Iterate, Progress
 
 
-def symmetric(problem: Problem, limits: Limits) -> Solution:
+def symmetric(problem: Problem, limits: Limits, start: Start | None = None) -> Solution:
     """Solve a problem whose `Problem.symmetric` holds. Both marginals of the returned plan carry the same error."""
-    annealing = Annealing(problem, limits, passes_per_step=1)
+    a, eps = problem.a, problem.eps_column()
     progress = Progress(problem, limits)
-    f = torch.zeros_like(problem.a)
+    anderson = Anderson(a, mixing=0.5, modulo_constants=False)
+    f = torch.zeros_like(a) if start is None else start.f
+    last_f, last_r, last_error = f, torch.zeros_like(f), torch.full_like(a[:, 0], torch.inf)
+    averaging = torch.zeros_like(last_error, dtype=torch.bool)
     for step in range(limits.max_passes):
-        eps = annealing.eps(step)
         raw = problem.raw_potential(f, eps, side=0)
         updated = problem.damped(raw, eps, side=0)
         # A point without mass sends nothing back, so there is nothing to average: its potential is the softmin itself.
-        f = torch.where(problem.a > 0, f, updated)
+        f = torch.where(a > 0, f, updated)
         error = 2 * problem.residual(problem.marginal(f, raw, eps, side=0), f, side=0)
-        if progress.record(Iterate(f, f, raw, raw, error), annealing.at_target(step), step + 1, eps):
+        if progress.record(Iterate(f, f, raw, raw, error), torch.ones_like(averaging), step + 1, eps):
             break
-        f = (f + updated) / 2
+        r = (updated - f) / eps
+        # Averages converge from anywhere; a problem whose error grows goes on with them alone.
+        averaging = averaging | (error > last_error)
+        anderson.append((f - last_f) / eps, r - last_r, ~averaging & (last_error < torch.inf))
+        anderson.forget(averaging)
+        last_f, last_r, last_error = f, r, error
+        f = f + eps * anderson.step(r)
     return progress.solution()

@@ -136,3 +136,35 @@ class MatrixPairs(_Reductions):
 
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         raise TypeError("a matrix has no points")
+
+
+AnyPairs = Pairs | MatrixPairs
+
+#: Most rows or columns of a problem that `solve_small` takes.
+SMALL_SIDE = int(_native.SMALL_SIDE) if available else 0
+
+
+def small_batch(
+    pairs: AnyPairs,
+    eps: float,
+    rho: tuple[float, float],
+    symmetric: bool,
+    *,
+    inputs: tuple[Tensor, Tensor],
+    start: tuple[Tensor, Tensor] | None,
+    outputs: tuple[Tensor, ...],
+) -> Any:
+    """A batch of problems for `solve_small`; the caller keeps all tensors alive and contiguous.
+
+    ``inputs`` are the weights a (B, n) and b (B, m), ``start`` potentials f and g. ``outputs`` are f, g, raw_f, raw_g,
+    then error, value, spread and passes (int64), each (B,), and the history (B, checks) in float32.
+    """
+    started = (0, 0) if start is None else (start[0].data_ptr(), start[1].data_ptr())
+    pointers = (tensor.data_ptr() for tensor in outputs)
+    a, b = inputs
+    return _native.SmallBatch(pairs._batch, eps, *rho, symmetric, a.data_ptr(), b.data_ptr(), *started, *pointers)
+
+
+def solve_small(batches: list[Any], dtype: torch.dtype, tol: float, max_passes: int) -> None:
+    """Solve all problems of all batches, each as its algorithm in `sinkdiv.solvers` would, on the threads there are."""
+    _native.solve_small(dtype == torch.float64, batches, tol, max_passes)

@@ -1,5 +1,6 @@
 // Compiled once for each instruction set, with SINKDIV_ISA naming it.
 #include "passes.h"
+#include "small.h"
 
 namespace sinkdiv::SINKDIV_ISA {
 
@@ -10,7 +11,8 @@ template <class T>
 const Passes<T>& passes() {
     static constexpr Passes<T> table{SINKDIV_NAME(SINKDIV_ISA), ROWS,         Simd<T>::LANES * VECTORS,
                                      costs<T>,                  softmin<T>,   product<T>,
-                                     marginals<T>,              plan_cost<T>, corrected_primal<T>};
+                                     marginals<T>,              plan_cost<T>, corrected_primal<T>,
+                                     small_memory<T>,           solve_small<T>};
     return table;
 }
 

@@ -108,8 +108,8 @@ class Packed {
                                                 : Form::squared_differences) {
         if (batch.matrix()) return;
         const int64_t tiles = padded_ / width_;
-        parallel_for(batch.batch * tiles, threads(batch.batch * padded_ * batch.d / 8), [] { return false; },
-                     [&](int64_t task, int) { pack(task / tiles, task % tiles); });
+        parallel_for(batch.batch * tiles, threads(batch.batch * padded_ * batch.d / 8), nullptr,
+                     [&](int64_t task, int, Watch&) { pack(task / tiles, task % tiles); });
         if (batch.d > LOW_DIMENSION && !batch.euclidean)
             for (int64_t b = 0; b < batch.batch; ++b) choose_form(b, scales[b]);
     }
@@ -142,7 +142,7 @@ class Packed {
     template <class Pass>
     bool over_rows(Pass pass) const {
         const int64_t blocks = (batch_.n + BLOCK - 1) / BLOCK;
-        return parallel_for(batch_.batch * blocks, workers(), interrupted, [&](int64_t task, int thread) {
+        return parallel_for(batch_.batch * blocks, workers(), interrupted, [&](int64_t task, int thread, Watch&) {
             const int64_t b = task / blocks, begin = task % blocks * BLOCK;
             const int64_t end = std::min(begin + BLOCK, batch_.n);
             if (begin < end) pass(b, begin, end, thread);
@@ -420,6 +420,79 @@ void corrected_primal(const Batch& batch, uintptr_t a, uintptr_t b, uintptr_t lo
     finish(completed);
 }
 
+// A batch of small problems, with the addresses of their weights, starts (or null) and results; see SmallProblem.
+struct SmallBatch {
+    Batch pairs;
+    double eps, rho_f, rho_g;
+    bool symmetric;
+    uintptr_t a, b, start_f, start_g, f, g, raw_f, raw_g, error, value, spread, passes, history;
+};
+
+// A bound of max C - min C that is close enough to begin an annealing: the extent of the box around all points.
+template <class T>
+double spread(const Batch& batch, int64_t b) {
+    const T* x = reinterpret_cast<const T*>(batch.x) + b * batch.n * batch.d;
+    if (batch.matrix()) {
+        const auto [least, most] = std::minmax_element(x, x + batch.n * batch.m);
+        return double(*most) - double(*least);
+    }
+    const T* y = reinterpret_cast<const T*>(batch.y) + b * batch.m * batch.d;
+    std::vector<T> least(x, x + batch.d), most(x, x + batch.d);
+    const auto include = [&](const T* points, int64_t count) {
+        for (int64_t i = 0; i < count; ++i)
+            for (int64_t k = 0; k < batch.d; ++k) {
+                least[k] = std::min(least[k], points[i * batch.d + k]);
+                most[k] = std::max(most[k], points[i * batch.d + k]);
+            }
+    };
+    include(x, batch.n), include(y, batch.m);
+    double square = 0;
+    for (int64_t k = 0; k < batch.d; ++k) square += (double(most[k]) - least[k]) * (double(most[k]) - least[k]);
+    return batch.euclidean ? std::sqrt(square) : square;
+}
+
+template <class T>
+void solve_small(const std::vector<SmallBatch*>& batches, double tol, int64_t max_passes) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        std::vector<std::unique_ptr<Packed<T>>> packed;
+        std::vector<std::pair<size_t, int64_t>> tasks;
+        int64_t memory = 0, work = 0;
+        for (size_t k = 0; k < batches.size(); ++k) {
+            const Batch& pairs = batches[k]->pairs;
+            const std::vector<T> scale(pairs.batch, T(LOG2E / batches[k]->eps));
+            packed.push_back(std::make_unique<Packed<T>>(pairs, scale.data()));
+            memory = std::max(memory, passes<T>().small_memory(pairs.n, pairs.m, packed[k]->width()));
+            work += pairs.batch * pairs.n * pairs.m;
+            for (int64_t b = 0; b < pairs.batch; ++b) tasks.emplace_back(k, b);
+        }
+        // A solve is some thirty passes.
+        const int threads = packed[0]->threads(work * 30);
+        const PerThread<char> memories(threads, memory);
+        completed = parallel_for(int64_t(tasks.size()), threads, interrupted, [&](int64_t task, int thread, Watch& watch) {
+            const auto [k, b] = tasks[size_t(task)];
+            const SmallBatch& batch = *batches[k];
+            const int64_t n = batch.pairs.n, m = batch.pairs.m;
+            const auto at = [b = b](uintptr_t address, int64_t stride) {
+                return address ? reinterpret_cast<T*>(address) + b * stride : nullptr;
+            };
+            const double extent = spread<T>(batch.pairs, b);
+            *at(batch.spread, 1) = T(extent);
+            const int64_t checks = batch.symmetric ? max_passes : std::max<int64_t>(max_passes / 2, 1);
+            const SmallProblem<T> problem{packed[k]->pairs(b), at(batch.a, n), at(batch.b, m), batch.eps, batch.rho_f,
+                                          batch.rho_g, extent, batch.symmetric, tol, max_passes,
+                                          at(batch.start_f, n), at(batch.start_g, m), at(batch.f, n), at(batch.g, m),
+                                          at(batch.raw_f, n), at(batch.raw_g, m), at(batch.error, 1),
+                                          at(batch.value, 1), reinterpret_cast<int64_t*>(batch.passes) + b,
+                                          reinterpret_cast<float*>(batch.history) + b * checks};
+            passes<T>().solve_small(problem, memories[thread],
+                                    {[](void* state) { return static_cast<Watch*>(state)->cancelled(); }, &watch});
+        });
+    }
+    finish(completed);
+}
+
 }  // namespace
 }  // namespace sinkdiv
 
@@ -450,6 +523,20 @@ NB_MODULE(_native, m) {
              uintptr_t p, uintptr_t q, uintptr_t out) {
               SINKDIV_BOTH(corrected_primal)(batch, a, b, log_u, log_h, eps, p, q, out);
           });
+    using sinkdiv::SmallBatch;
+    nb::class_<SmallBatch>(m, "SmallBatch")
+        .def("__init__",
+             [](SmallBatch* self, const Batch& pairs, double eps, double rho_f, double rho_g, bool symmetric,
+                uintptr_t a, uintptr_t b, uintptr_t start_f, uintptr_t start_g, uintptr_t f, uintptr_t g,
+                uintptr_t raw_f, uintptr_t raw_g, uintptr_t error, uintptr_t value, uintptr_t spread,
+                uintptr_t passes, uintptr_t history) {
+                 new (self) SmallBatch{pairs, eps,   rho_f, rho_g, symmetric, a,      b,      start_f, start_g,
+                                       f,     g,     raw_f, raw_g, error,     value,  spread, passes,  history};
+             });
+    m.def("solve_small", [](bool wide, const std::vector<SmallBatch*>& batches, double tol, int64_t max_passes) {
+        SINKDIV_BOTH(solve_small)(batches, tol, max_passes);
+    });
+    m.attr("SMALL_SIDE") = sinkdiv::SMALL_SIDE;
     m.def("supported_instruction_sets", &sinkdiv::supported_instruction_sets);
     m.def("instruction_set", [] { return sinkdiv::chosen(); });
     m.def("use_instruction_set", [](const std::string& name) {

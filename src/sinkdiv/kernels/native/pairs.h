@@ -46,6 +46,32 @@ struct Operand {
 // What a plan product is of.
 enum class Product { plan, gradient };
 
+// A whole problem, small enough for one thread. Weights a (n) and b (m); potentials f, raw_f (n) and g, raw_g (m).
+template <class T>
+struct SmallProblem {
+    Pairs<T> pairs;
+    const T *a, *b;
+    double eps, rho_f, rho_g;  // the strengths are infinite for hard marginals
+    double spread;             // bound of max C - min C
+    bool symmetric;
+    double tol;
+    int64_t max_passes;
+    const T *start_f, *start_g;  // potentials of a similar problem, or null
+    T *f, *g, *raw_f, *raw_g;    // results, as in solvers/problem.py
+    T *error, *value;            // one number each: the marginal error, the dual value
+    int64_t* passes;
+    float* history;  // the error at each check, NaN above the target eps
+};
+
+// Asked at each step of a long computation: must it end?
+struct Cancelled {
+    bool (*asked)(void*);
+    void* state;
+    bool operator()() const { return asked(state); }
+};
+
+constexpr int64_t SMALL_SIDE = 4096;  // most rows or columns of a small problem
+
 // Passes over rows [begin, end) of one problem; `scratch` has `scratch_size` entries of T and belongs to the thread.
 template <class T>
 struct Passes {
@@ -66,6 +92,8 @@ struct Passes {
     // sum_j b_j s (C_ij + eps log s) for the density s = 2^z_ij + p_i q_j
     void (*corrected_primal)(const Pairs<T>&, const Scores<T>&, const T* b, const T* p, const T* q, int64_t begin,
                              int64_t end, T* scratch, double* out);
+    int64_t (*small_memory)(int64_t n, int64_t m, int64_t width);  // bytes
+    void (*solve_small)(const SmallProblem<T>&, char* memory, Cancelled);
 };
 
 // Rows that one task reduces: enough to use a tile of columns often while it is in the cache.

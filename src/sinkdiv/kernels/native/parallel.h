@@ -16,23 +16,36 @@ namespace sinkdiv {
 // Returns true if the loop must end; asked now and then by the calling thread.
 using Interrupted = bool (*)();
 
-// Runs task(index, thread) for each index < count. False if it was interrupted, with some tasks not done.
+// One thread's view of whether to go on. The calling thread asks the interpreter, the others are told.
+class Watch {
+  public:
+    Watch(std::atomic<bool>& cancelled, Interrupted interrupted) : cancelled_(cancelled), interrupted_(interrupted) {}
+
+    bool cancelled() {
+        if (cancelled_) return true;
+        if (!interrupted_) return false;
+        const auto now = Clock::now();
+        if (now - asked_ < std::chrono::milliseconds(50)) return false;
+        asked_ = now;
+        if (interrupted_()) cancelled_ = true;
+        return cancelled_;
+    }
+
+  private:
+    using Clock = std::chrono::steady_clock;
+    std::atomic<bool>& cancelled_;
+    Interrupted interrupted_;  // null for a thread that may not ask
+    Clock::time_point asked_ = Clock::now();
+};
+
+// Runs task(index, thread, watch) for each index < count. False if it was interrupted, with some tasks not done.
 template <class Task>
 bool parallel_for(int64_t count, int threads, Interrupted interrupted, Task task) {
-    using Clock = std::chrono::steady_clock;
-    constexpr auto PATIENCE = std::chrono::milliseconds(50);
     std::atomic<int64_t> next{0};
     std::atomic<bool> cancelled{false};
     auto work = [&](int thread, bool asks) {
-        auto asked = Clock::now();
-        for (int64_t index; !cancelled && (index = next++) < count;) {
-            task(index, thread);
-            if (!asks) continue;
-            const auto now = Clock::now();
-            if (now - asked < PATIENCE) continue;
-            asked = now;
-            if (interrupted()) cancelled = true;
-        }
+        Watch watch(cancelled, asks ? interrupted : nullptr);
+        for (int64_t index; !watch.cancelled() && (index = next++) < count;) task(index, thread, watch);
     };
     if (threads > count) threads = int(count);
     std::vector<std::thread> others;

@@ -88,6 +88,19 @@ inline V root(V a) {
 }
 #endif
 
+#if defined(__AVX512F__)
+template <class T>
+inline T sum(Vector<T> v) {
+    if constexpr (sizeof(T) == 4) return _mm512_reduce_add_ps((__m512)v);
+    else return _mm512_reduce_add_pd((__m512d)v);
+}
+
+template <class T>
+inline T largest(Vector<T> v) {
+    if constexpr (sizeof(T) == 4) return _mm512_reduce_max_ps((__m512)v);
+    else return _mm512_reduce_max_pd((__m512d)v);
+}
+#else
 template <class T>
 inline T sum(Vector<T> v) {
     T total = 0;
@@ -101,6 +114,7 @@ inline T largest(Vector<T> v) {
     for (int l = 1; l < Simd<T>::LANES; ++l) top = v[l] > top ? v[l] : top;
     return top;
 }
+#endif
 
 // 2^r for |r| <= 1/2, polynomials of least relative error: 7.5e-8 in float, 3e-18 in double.
 inline FloatVector exp2_fraction(FloatVector r) {

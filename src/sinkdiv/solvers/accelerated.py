@@ -1,0 +1,112 @@
+"""Sinkhorn's algorithm, accelerated: each potential in turn becomes the softmin of the other, extrapolated.
+
+A step sends g to f and f back to g. At a fixed ε this is a fixed-point iteration in g, which ascends the dual value
+and near its limit contracts like a symmetric operator; Anderson's extrapolation then needs about the square root of the
+passes. What makes it dependable from far away, where neither holds:
+
+- The dual value, known at each step without a pass, judges. If it falls, the extrapolation went too far: the next step
+  is a secant step between that point and the one before; if this falls too, plain steps, which cannot fall, follow,
+  twice as many each time.
+- A step is at most `CAP` times as long as the one before (or as the plain step). Where clusters exchange mass, residuals
+  stay the same over a long way, and the least squares alone would leap.
+
+ε is annealed to the target and the iteration goes on *at the target* until the marginal error is below the tolerance.
+The softmin that would update g also measures the column error of the current plan, so the test costs nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sinkdiv.solvers.anderson import Anderson
+from sinkdiv.solvers.annealing import Annealing
+from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
+from sinkdiv.solvers.progress import Iterate, Progress
+
+#: The extrapolation's mixing β. Residuals have contraction factors in [0, 1), so more than a full step is stable.
+MIXING = 1.5
+
+#: The longest step, relative to the last one.
+CAP = 8.0
+
+#: A fall of the dual value that counts, in units of ε·mass: small beside what overshooting costs, large beside rounding.
+FALL = 0.1
+
+#: The longest run of plain steps after a failure.
+PLAIN_STEPS = 64
+
+
+def accelerated(problem: Problem, limits: Limits, start: Start | None = None) -> Solution:
+    """Solve any problem. The rows of the returned plan are exact; its columns carry the marginal error."""
+    annealing = Annealing(problem, limits, warm=start is not None)
+    progress = Progress(problem, limits)
+    ascent = _Ascent(problem)
+    g = torch.zeros_like(problem.b) if start is None else start.g
+    for step in range(max(1, limits.max_passes // 2)):
+        eps = annealing.eps()
+        g, raw_f = problem.translated(g, problem.raw_potential(g, eps, side=0), eps)
+        f = problem.damped(raw_f, eps, side=0)
+        raw_g = problem.raw_potential(f, eps, side=1)
+        error = problem.residual(problem.marginal(g, raw_g, eps, side=1), g, side=1)
+        if progress.record(Iterate(f, g, raw_f, raw_g, error), annealing.at_target(), 2 * (step + 1), eps):
+            break
+        updated = problem.damped(raw_g, eps, side=1)
+        extrapolated = ascent.next(g, updated, problem.dual(f, g, eps), eps)
+        moved = annealing.advance(error)
+        ascent.restart(moved)
+        g = torch.where(moved[:, None] | (problem.b == 0), updated, extrapolated)
+    return progress.solution()
+
+
+class _Ascent:
+    """Chooses the next g from what the last step found, so that the dual value ascends."""
+
+    def __init__(self, problem: Problem) -> None:
+        batch, b = problem.geometry.shape[0], problem.b
+        self.anderson = Anderson(b, MIXING, modulo_constants=True)
+        self.with_mass = b > 0
+        # The rounding of a dual value is that of a potential, which is of the size of the costs.
+        self.fall = FALL + 4 * torch.finfo(b.dtype).eps * problem.geometry.spread().double() / problem.eps
+        self.g, self.r = torch.zeros_like(b), torch.zeros_like(b)  # the reference: the last point that did not fall
+        self.dual = torch.full_like(self.fall, -torch.inf)  # the greatest so far; −∞ without a reference
+        self.length = torch.zeros_like(self.fall)
+        self.failed = torch.zeros(batch, dtype=torch.bool, device=b.device)
+        self.plain = torch.zeros(batch, dtype=torch.int64, device=b.device)
+        self.penalty = torch.ones_like(self.plain)
+
+    def restart(self, which: Tensor) -> None:
+        """Forget everything of the problems marked in ``which`` (B,), whose ε has changed."""
+        self.anderson.forget(which)
+        self.dual = torch.where(which, -torch.inf, self.dual)
+        self.length = torch.where(which, 0.0, self.length)
+        self.failed = self.failed & ~which
+        self.plain = torch.where(which, 0, self.plain)
+        self.penalty = torch.where(which, 1, self.penalty)
+
+    def next(self, g: Tensor, updated: Tensor, dual: Tensor, eps: Tensor) -> Tensor:
+        """The next g (B, m), given this one, what a plain step makes of it, and its dual value (B,)."""
+        r = torch.where(self.with_mass, (updated - g) / eps, 0.0)
+        fell = ~(dual >= self.dual - self.fall)
+        failed_again = fell & self.failed
+        self.anderson.forget(fell | (self.dual == -torch.inf))
+        self.anderson.append((g - self.g) / eps, r - self.r, (self.dual > -torch.inf) & ~failed_again)
+        self.g, self.r = torch.where(fell[:, None], self.g, g), torch.where(fell[:, None], self.r, r)
+        self.dual = torch.fmax(self.dual, dual)
+        self.failed = fell & ~failed_again
+        self._punish(failed_again)
+        return self.g + eps * self._step()
+
+    def _punish(self, which: Tensor) -> None:
+        self.plain = torch.where(which, self.penalty, (self.plain - 1).clamp(min=0))
+        self.penalty = torch.where(which, 2 * self.penalty, self.penalty).clamp(max=PLAIN_STEPS)
+
+    def _step(self) -> Tensor:
+        """In units of ε, from the reference point."""
+        step = self.anderson.step(self.r)
+        length = self.anderson.norm(step)
+        longest = CAP * torch.maximum(self.length, self.anderson.norm(self.r))
+        extrapolate = (self.plain == 0) & self.anderson.valid.any(1)
+        self.length = torch.where(extrapolate, torch.minimum(length, longest), self.length)
+        shrink = (longest / length).nan_to_num(1.0).clamp(max=1).to(step.dtype)
+        return torch.where(extrapolate[:, None], shrink[:, None] * step, self.r)
