@@ -8,7 +8,7 @@ goes from optimal transport (ε → 0) to an MMD with kernel −c (ε → ∞).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -157,6 +157,6 @@ def sinkhorn_divergence(
 
 
 def _solve(samples: Samples, settings: Settings) -> Divergence:
-    first = Samples(samples.x, samples.x, samples.a, samples.a, samples.batched, samples.dtype)
-    second = Samples(samples.y, samples.y, samples.b, samples.b, samples.batched, samples.dtype)
+    first = replace(samples, y=samples.x, b=samples.a)
+    second = replace(samples, x=samples.y, a=samples.b)
     return Divergence(*solve_samples([samples, first, second], settings))

@@ -6,6 +6,7 @@ entries, nonnegative weights of positive mass, and, for balanced problems, equal
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,8 @@ class Samples:
     """Two weighted point clouds, one pair for each problem of the batch.
 
     ``x`` (B, n, d), ``y`` (B, m, d), ``a`` (B, n), ``b`` (B, m), all in the dtype of the computation and still attached
-    to the caller's graph. ``batched`` tells whether the caller gave a batch; ``dtype`` is the caller's own dtype.
+    to the caller's graph. ``batched`` tells whether the caller gave a batch; ``dtype`` is the caller's own dtype;
+    ``unit_masses`` whether all masses are 1 because no weights were given.
     """
 
     x: Tensor
@@ -29,6 +31,7 @@ class Samples:
     b: Tensor
     batched: bool
     dtype: torch.dtype
+    unit_masses: bool
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class CostMatrix:
     b: Tensor
     batched: bool
     dtype: torch.dtype
+    unit_masses: bool
 
 
 def check_samples(
@@ -75,9 +79,10 @@ def check_samples(
     weights_a = _weights("a", a, "x", points_x, batched)
     self_problem = y is x and b is a
     weights_b = weights_a if self_problem else _weights("b", b, "y", points_y, batched)
-    if balanced:
+    unit_masses = a is None and b is None
+    if balanced and not unit_masses:
         _check_masses(weights_a, weights_b)
-    return Samples(points_x, points_y, weights_a, weights_b, batched, x.dtype)
+    return Samples(points_x, points_y, weights_a, weights_b, batched, x.dtype, unit_masses)
 
 
 def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, balanced: bool = True) -> CostMatrix:
@@ -88,9 +93,10 @@ def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *,
     cost = _batched(C, batched)
     weights_a = _weights("a", a, "the rows of C", cost, batched)
     weights_b = _weights("b", b, "the columns of C", cost.mT, batched)
-    if balanced:
+    unit_masses = a is None and b is None
+    if balanced and not unit_masses:
         _check_masses(weights_a, weights_b)
-    return CostMatrix(cost, weights_a, weights_b, batched, C.dtype)
+    return CostMatrix(cost, weights_a, weights_b, batched, C.dtype, unit_masses)
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -138,7 +144,9 @@ def _check_floating(name: str, tensor: Tensor, layout: str = "") -> None:
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
-    if not bool(torch.isfinite(tensor.detach()).all()):
+    tensor = tensor.detach()
+    # A finite sum has finite terms, and is all that a good input costs; finite terms may overflow in their sum.
+    if not math.isfinite(float(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{name} holds NaN or infinite entries (its shape is {_shape(tensor)})")
 
 

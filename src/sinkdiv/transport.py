@@ -448,7 +448,7 @@ def _problem(geometry: Geometry, inputs: Samples | CostMatrix, settings: Setting
         b = a
     else:
         b = inputs.b.detach()
-        if settings.balanced:
+        if settings.balanced and not inputs.unit_masses:
             # The masses agree to the door's tolerance; the problem needs them equal.
             b = b * (mass(a) / mass(b))[:, None]
     return Problem(geometry, a, b, settings.eps, settings.rho)

@@ -7,8 +7,8 @@ passes. What makes it dependable from far away, where neither holds:
 - The dual value, known at each step without a pass, judges. If it falls, the extrapolation went too far: the next step
   is a secant step between that point and the one before; if this falls too, plain steps, which cannot fall, follow,
   twice as many each time.
-- A step is at most `CAP` times as long as the one before (or as the plain step). Where clusters exchange mass, residuals
-  stay the same over a long way, and the least squares alone would leap.
+- A step is at most `CAP` times as long as the one before (or as the plain step). Where clusters exchange mass,
+  residuals stay the same over a long way, and the least squares alone would leap.
 
 ε is annealed to the target and the iteration goes on *at the target* until the marginal error is below the tolerance.
 The softmin that would update g also measures the column error of the current plan, so the test costs nothing.
@@ -30,7 +30,8 @@ MIXING = 1.5
 #: The longest step, relative to the last one.
 CAP = 8.0
 
-#: A fall of the dual value that counts, in units of ε·mass: small beside what overshooting costs, large beside rounding.
+#: A fall of the dual value that counts, in units of ε·mass: small beside what overshooting costs, large beside
+#: rounding.
 FALL = 0.1
 
 #: The longest run of plain steps after a failure.
@@ -105,8 +106,10 @@ class _Ascent:
         """In units of ε, from the reference point."""
         step = self.anderson.step(self.r)
         length = self.anderson.norm(step)
-        longest = CAP * torch.maximum(self.length, self.anderson.norm(self.r))
+        # A secant step stays within the first half of the step that fell; plain steps make all lengths obsolete.
+        last = torch.where(self.plain > 0, 0.0, self.length)
+        longest = torch.where(self.failed, last / 2, CAP * torch.maximum(last, self.anderson.norm(self.r)))
         extrapolate = (self.plain == 0) & self.anderson.valid.any(1)
-        self.length = torch.where(extrapolate, torch.minimum(length, longest), self.length)
+        self.length = torch.where(extrapolate, torch.minimum(length, longest), last)
         shrink = (longest / length).nan_to_num(1.0).clamp(max=1).to(step.dtype)
         return torch.where(extrapolate[:, None], shrink[:, None] * step, self.r)

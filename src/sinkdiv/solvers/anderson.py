@@ -7,8 +7,8 @@ Type II, in differences: from the last few (Δx_j, Δr_j) it finds the combinati
 in the norm given by the weights of the points: a point without mass has no say. Near a solution Sinkhorn's residuals
 are the semi-dual's gradient in just this norm, in which its Hessian has the spectrum of a contraction.
 
-What differs from the textbook: when the history is full all but its newest pairs are dropped at once. With a window that
-slides by one pair the iteration stagnates on problems with many slow modes (docs/decisions/0006).
+What differs from the textbook: when the history is full all but its newest pairs are dropped at once. With a window
+that slides by one pair the iteration stagnates on problems with many slow modes (docs/decisions/0006).
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class _Results:
         self.f, self.raw_f = torch.empty(batch, n, dtype=dtype), torch.empty(batch, n, dtype=dtype)
         self.g = self.f if symmetric else torch.empty(batch, m, dtype=dtype)
         self.raw_g = self.raw_f if symmetric else torch.empty(batch, m, dtype=dtype)
-        self.error, self.value, self.spread = torch.empty(3, batch, dtype=dtype)
+        self.error, self.value, self.spread = (torch.empty(batch, dtype=dtype) for _ in range(3))
         self.passes = torch.empty(batch, dtype=torch.int64)
         checks = limits.max_passes if symmetric else max(1, limits.max_passes // 2)
         self.history = torch.empty(batch, checks, dtype=torch.float32)

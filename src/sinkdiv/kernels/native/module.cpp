@@ -499,6 +499,7 @@ void solve_small(const std::vector<SmallBatch*>& batches, double tol, int64_t ma
 #define SINKDIV_BOTH(call) (wide ? sinkdiv::call<double> : sinkdiv::call<float>)
 
 NB_MODULE(_native, m) {
+    nb::set_leak_warnings(false);  // modules that are never unloaded may keep objects to the end
     using sinkdiv::Batch;
     nb::class_<Batch>(m, "Batch")
         .def("__init__", [](Batch* self, uintptr_t x, uintptr_t y, int64_t batch, int64_t n, int64_t columns, int64_t d,

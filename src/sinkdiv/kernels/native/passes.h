@@ -12,6 +12,33 @@ namespace sinkdiv::SINKDIV_ISA {
 
 constexpr double LN2 = 0.69314718055994530942;
 
+// Coordinates whose contributions are added in a row; longer sums are made of such runs, and keep two more digits.
+constexpr int64_t RUN_OF_COORDINATES = 64;
+
+// Adds the contributions of coordinates [from, to) to ROWS x (VECTORS vectors) of sums.
+template <class T, Form FORM>
+inline void add_coordinates(const T* const* x, const T* y, int64_t width, int64_t from, int64_t to,
+                            Vector<T> (&sum)[ROWS][VECTORS]) {
+    constexpr int LANES = Simd<T>::LANES;
+    for (int64_t k = from; k < to; ++k) {
+        Vector<T> columns[VECTORS];
+        for (int c = 0; c < VECTORS; ++c) columns[c] = load(y + k * width + c * LANES);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; ++r) {
+            const Vector<T> own = fill(x[r][k]);
+#pragma GCC unroll 8
+            for (int c = 0; c < VECTORS; ++c) {
+                if constexpr (FORM == Form::squared_product) {
+                    sum[r][c] += own * columns[c];
+                } else {
+                    const Vector<T> difference = own - columns[c];
+                    sum[r][c] += difference * difference;
+                }
+            }
+        }
+    }
+}
+
 template <class T, Form FORM>
 inline void group_costs(const Pairs<T>& p, int64_t row, int64_t tile, T* costs) {
     constexpr int LANES = Simd<T>::LANES;
@@ -20,33 +47,28 @@ inline void group_costs(const Pairs<T>& p, int64_t row, int64_t tile, T* costs) 
     const T* y = p.y + tile * p.d * p.width;
     for (int64_t j = 0; j < p.width; j += VECTORS * LANES) {
         Vector<T> sum[ROWS][VECTORS] = {};
-        for (int64_t k = 0; k < p.d; ++k) {
-            Vector<T> columns[VECTORS];
-            for (int c = 0; c < VECTORS; ++c) columns[c] = load(y + k * p.width + j + c * LANES);
-#pragma GCC unroll 8
-            for (int r = 0; r < ROWS; ++r) {
-                const Vector<T> own = fill(x[r][k]);
-#pragma GCC unroll 8
+        add_coordinates<T, FORM>(x, y + j, p.width, 0, p.d < RUN_OF_COORDINATES ? p.d : RUN_OF_COORDINATES, sum);
+        for (int64_t from = RUN_OF_COORDINATES; from < p.d; from += RUN_OF_COORDINATES) {
+            for (int r = 0; r < ROWS; ++r)
                 for (int c = 0; c < VECTORS; ++c) {
-                    if constexpr (FORM == Form::squared_product) {
-                        sum[r][c] += own * columns[c];
-                    } else {
-                        const Vector<T> difference = own - columns[c];
-                        sum[r][c] += difference * difference;
-                    }
+                    T* const so_far = costs + r * p.width + j + c * LANES;
+                    store(so_far, from == RUN_OF_COORDINATES ? sum[r][c] : load(so_far) + sum[r][c]);
+                    sum[r][c] = Vector<T>{};
                 }
-            }
+            const int64_t to = from + RUN_OF_COORDINATES;
+            add_coordinates<T, FORM>(x, y + j, p.width, from, to < p.d ? to : p.d, sum);
         }
         for (int r = 0; r < ROWS; ++r)
             for (int c = 0; c < VECTORS; ++c) {
-                Vector<T> cost = sum[r][c];
+                T* const result = costs + r * p.width + j + c * LANES;
+                Vector<T> cost = p.d > RUN_OF_COORDINATES ? load(result) + sum[r][c] : sum[r][c];
                 if constexpr (FORM == Form::squared_product) {
                     const T square = p.x_squares[row + r < p.n ? row + r : p.n - 1];
                     const Vector<T> squares = square + load(p.y_squares + tile * p.width + j + c * LANES);
                     cost = larger(squares - T(2) * cost, fill(T(0)));
                 }
                 if constexpr (FORM == Form::distance) cost = root(cost);
-                store(costs + r * p.width + j + c * LANES, cost);
+                store(result, cost);
             }
     }
 }
@@ -61,18 +83,24 @@ inline void matrix_costs(const Pairs<T>& p, int64_t row, int64_t tile, T* costs)
     }
 }
 
+// The costs of a group of rows with a tile of columns, (ROWS, width).
+template <class T>
+inline void any_costs(const Pairs<T>& p, int64_t row, int64_t tile, T* costs) {
+    switch (p.form) {
+        case Form::squared_differences: group_costs<T, Form::squared_differences>(p, row, tile, costs); break;
+        case Form::squared_product: group_costs<T, Form::squared_product>(p, row, tile, costs); break;
+        case Form::distance: group_costs<T, Form::distance>(p, row, tile, costs); break;
+        case Form::matrix: matrix_costs(p, row, tile, costs); break;
+    }
+}
+
 // Calls reduce(tile, row, rows, costs) for each group of rows and each tile; costs is (ROWS, width).
 template <class T, class Reduce>
 inline void sweep(const Pairs<T>& p, int64_t begin, int64_t end, T* costs, Reduce reduce) {
     const int64_t tiles = p.tiles();
     for (int64_t tile = 0; tile < tiles; ++tile)
         for (int64_t row = begin; row < end; row += ROWS) {
-            switch (p.form) {
-                case Form::squared_differences: group_costs<T, Form::squared_differences>(p, row, tile, costs); break;
-                case Form::squared_product: group_costs<T, Form::squared_product>(p, row, tile, costs); break;
-                case Form::distance: group_costs<T, Form::distance>(p, row, tile, costs); break;
-                case Form::matrix: matrix_costs(p, row, tile, costs); break;
-            }
+            any_costs(p, row, tile, costs);
             reduce(tile, row, int(end - row < ROWS ? end - row : ROWS), costs);
         }
 }
@@ -90,38 +118,109 @@ inline Vector<T> score(const Vector<T> cost, const Vector<T> h, T scale) {
     return h - scale * cost;
 }
 
+// The state of a softmin's rows: the largest score so far, and the sum of 2^(score - largest).
+template <class T>
+struct Running {
+    T* tops;
+    double* sums;
+};
+
+// Takes one row's costs in, with the exact maximum of the tile; overwrites the costs.
+template <class T>
+inline void add_tile(T* z, const T* h, T scale, int64_t width, T& top, double& total) {
+    constexpr int LANES = Simd<T>::LANES;
+    Vector<T> top0 = fill(T(LOWEST)), top1 = top0;
+    for (int64_t j = 0; j < width; j += 2 * LANES) {
+        const Vector<T> z0 = score(load(z + j), load(h + j), scale);
+        const Vector<T> z1 = score(load(z + j + LANES), load(h + j + LANES), scale);
+        store(z + j, z0), store(z + j + LANES, z1);
+        top0 = larger(top0, z0), top1 = larger(top1, z1);
+    }
+    const T highest = largest<T>(larger(top0, top1));
+    if (highest > top) {
+        const T drop = top - highest;
+        total = drop > Simd<T>::LEAST ? total * __builtin_exp2(double(drop)) : 0.0;
+        top = highest;
+    }
+    Vector<T> sum0 = {}, sum1 = {};
+    for (int64_t j = 0; j < width; j += 2 * LANES) {
+        sum0 += exp2_relative<T>(load(z + j) - top);
+        sum1 += exp2_relative<T>(load(z + j + LANES) - top);
+    }
+    total += double(sum<T>(sum0 + sum1));
+}
+
+// Takes a tile in for a group of rows in D dimensions without looking for its maximum: scores are measured from the
+// largest of earlier tiles. Costs never leave the registers. False, and nothing is taken in, if a sum came out too
+// large for that.
+template <class T, int D>
+inline bool add_tile_unseen(const Pairs<T>& p, const T* h, T scale, int64_t row, int rows, int64_t tile,
+                            Running<T> running) {
+    constexpr int LANES = Simd<T>::LANES;
+    // Coordinates are scaled, so that scores need no factor.
+    const T root_scale = T(__builtin_sqrt(double(scale)));
+    T x[ROWS][D], tops[ROWS];
+    for (int r = 0; r < ROWS; ++r) {
+        const int own = r < rows ? r : rows - 1;
+        for (int k = 0; k < D; ++k) x[r][k] = p.x[(row + own) * D + k] * root_scale;
+        tops[r] = running.tops[own];
+    }
+    const T* y = p.y + tile * D * p.width;
+    Vector<T> sums[ROWS] = {};
+    for (int64_t j = 0; j < p.width; j += LANES) {
+        Vector<T> columns[D];
+        for (int k = 0; k < D; ++k) columns[k] = load(y + k * p.width + j) * root_scale;
+        const Vector<T> sent = load(h + j);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; ++r) {
+            Vector<T> z = sent - tops[r];
+#pragma GCC unroll 8
+            for (int k = 0; k < D; ++k) {
+                const Vector<T> difference = x[r][k] - columns[k];
+                z -= difference * difference;
+            }
+            sums[r] += exp2_guarded<T>(z);
+        }
+    }
+    T totals[ROWS];
+    for (int r = 0; r < ROWS; ++r) {
+        totals[r] = sum<T>(sums[r]);
+        if (!(totals[r] < Simd<T>::HIGH)) return false;
+    }
+    for (int r = 0; r < rows; ++r) running.sums[r] += double(totals[r]);
+    return true;
+}
+
+template <class T>
+inline bool add_tile_unseen(const Pairs<T>& p, const T* h, T scale, int64_t row, int rows, int64_t tile,
+                            Running<T> running) {
+    if (tile == 0 || p.form != Form::squared_differences) return false;
+    switch (p.d) {
+        case 1: return add_tile_unseen<T, 1>(p, h, scale, row, rows, tile, running);
+        case 2: return add_tile_unseen<T, 2>(p, h, scale, row, rows, tile, running);
+        case 3: return add_tile_unseen<T, 3>(p, h, scale, row, rows, tile, running);
+        case 4: return add_tile_unseen<T, 4>(p, h, scale, row, rows, tile, running);
+        default: return false;
+    }
+}
+
 template <class T>
 void softmin(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, double* sums, T* out) {
-    constexpr int LANES = Simd<T>::LANES;
-    T* tops = scratch;
-    T* costs = scratch + BLOCK;
+    T* const tops = scratch;
+    T* const costs = scratch + BLOCK;
     for (int64_t i = begin; i < end; ++i) tops[i - begin] = T(LOWEST), sums[i - begin] = 0;
-    sweep(p, begin, end, costs, [&](int64_t tile, int64_t row, int rows, T* z) {
+    const int64_t tiles = p.tiles();
+    for (int64_t tile = 0; tile < tiles; ++tile) {
         const T* h = s.h + tile * p.width;
-        for (int r = 0; r < rows; ++r, z += p.width) {
-            Vector<T> top0 = fill(T(LOWEST)), top1 = top0;
-            for (int64_t j = 0; j < p.width; j += 2 * LANES) {
-                const Vector<T> z0 = score(load(z + j), load(h + j), s.scale);
-                const Vector<T> z1 = score(load(z + j + LANES), load(h + j + LANES), s.scale);
-                store(z + j, z0), store(z + j + LANES, z1);
-                top0 = larger(top0, z0), top1 = larger(top1, z1);
-            }
-            T& top = tops[row + r - begin];
-            double& total = sums[row + r - begin];
-            const T highest = largest<T>(larger(top0, top1));
-            if (highest > top) {
-                const T drop = top - highest;
-                total = drop > Simd<T>::LEAST ? total * __builtin_exp2(double(drop)) : 0.0;
-                top = highest;
-            }
-            Vector<T> sum0 = {}, sum1 = {};
-            for (int64_t j = 0; j < p.width; j += 2 * LANES) {
-                sum0 += exp2_relative<T>(load(z + j) - top);
-                sum1 += exp2_relative<T>(load(z + j + LANES) - top);
-            }
-            total += double(sum<T>(sum0 + sum1));
+        for (int64_t row = begin; row < end; row += ROWS) {
+            const int rows = int(end - row < ROWS ? end - row : ROWS);
+            const Running<T> running{tops + row - begin, sums + row - begin};
+            if (add_tile_unseen(p, h, s.scale, row, rows, tile, running)) continue;
+            any_costs(p, row, tile, costs);
+            for (int r = 0; r < rows; ++r)
+                add_tile(costs + r * p.width, h, s.scale, p.width, running.tops[r], running.sums[r]);
         }
-    });
+    }
     for (int64_t i = begin; i < end; ++i)
         out[i] = T(-(double(tops[i - begin]) + __builtin_log2(sums[i - begin])) / double(s.scale));
 }

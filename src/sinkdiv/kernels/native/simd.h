@@ -37,6 +37,7 @@ struct Simd<float> {
     static constexpr float ROUND = 12582912.0f;          // 1.5 * 2^23: adding it rounds to the nearest integer
     static constexpr float LEAST = -125.0f;              // exp2 of less is not wanted: it would come near subnormals
     static constexpr float MOST = 127.0f;
+    static constexpr float HIGH = 18446744073709551616.0f;  // 2^64
 };
 
 template <>
@@ -47,6 +48,7 @@ struct Simd<double> {
     static constexpr double ROUND = 6755399441055744.0;  // 1.5 * 2^52
     static constexpr double LEAST = -1021.0;
     static constexpr double MOST = 1023.0;
+    static constexpr double HIGH = 1.3407807929942597e154;  // 2^512
 };
 
 template <class T>
@@ -164,6 +166,16 @@ inline Vector<T> exp2_bounded(Vector<T> x) {
 template <class T>
 inline Vector<T> exp2_relative(Vector<T> x) {
     return exp2_bounded<T>(larger(x, fill<T>(Simd<T>::LEAST)));
+}
+
+// 2^x where x may lie above the range: then the result is above HIGH, perhaps infinite.
+template <class T>
+inline Vector<T> exp2_guarded(Vector<T> x) {
+#if defined(__AVX512F__)
+    return exp2_relative<T>(x);
+#else
+    return exp2_relative<T>(smaller(x, fill<T>(Simd<T>::MOST)));
+#endif
 }
 
 // 2^x with an exact 0 for what would be (nearly) subnormal, so that a weight of zero carries no mass.

@@ -82,8 +82,11 @@ struct Side {
         T** const arrays[] = {&weights, &log_weights, &potential, &raw, &exponents, &tops, &sums, &work};
         for (T** array : arrays) *array = arena.zeros<T>(size);
         std::memcpy(weights, given, count * sizeof(T));
+        constexpr T TINY = sizeof(T) == 4 ? T(1.2e-38) : T(2.3e-308);  // the least normal number
+        for (int64_t j = 0; j < size; j += Simd<T>::LANES)
+            store(log_weights + j, log2_positive<T>(larger(load(weights + j), fill(TINY))));
         for (int64_t j = 0; j < size; ++j)
-            log_weights[j] = weights[j] > 0 ? T(__builtin_log2(double(weights[j]))) : T(LOWEST);
+            if (!(weights[j] > 0)) log_weights[j] = T(LOWEST);
         mass = total_wide(weights, size);
     }
 
@@ -118,9 +121,19 @@ struct Side {
     }
 };
 
-// raw_i = -eps log sum_j exp(h_j - C_ij / eps) for stored costs (rows, width), h in base 2
+// raw = -eps log(2^top * sum), from what a sweep left in tops and sums.
 template <class T>
-void stored_softmin(const T* costs, int64_t width, const T* h, T scale, T* row_buffer, Side<T>& side) {
+void finish_softmin(Side<T>& side, T scale) {
+    constexpr int LANES = Simd<T>::LANES;
+    for (int64_t i = side.count; i < side.size; ++i) side.tops[i] = 0, side.sums[i] = 1;
+    const T unit = T(-1) / scale;
+    for (int64_t i = 0; i < side.size; i += LANES)
+        store(side.raw + i, unit * (load(side.tops + i) + log2_positive<T>(load(side.sums + i))));
+}
+
+// The softmin over the columns of stored costs (rows, width), for h in base 2: each row is swept twice.
+template <class T>
+void softmin_along_rows(const T* costs, int64_t width, const T* h, T scale, T* row_buffer, Side<T>& side) {
     constexpr int LANES = Simd<T>::LANES;
     for (int64_t i = 0; i < side.count; ++i) {
         const T* c = costs + i * width;
@@ -140,10 +153,36 @@ void stored_softmin(const T* costs, int64_t width, const T* h, T scale, T* row_b
         side.tops[i] = top;
         side.sums[i] = sum<T>(sum0 + sum1);
     }
-    for (int64_t i = side.count; i < side.size; ++i) side.tops[i] = 0, side.sums[i] = 1;
-    const T unit = T(-1) / scale;
-    for (int64_t i = 0; i < side.size; i += LANES)
-        store(side.raw + i, unit * (load(side.tops + i) + log2_positive<T>(load(side.sums + i))));
+    finish_softmin(side, scale);
+}
+
+// The softmin over the rows of stored costs (rows, width): two vectors of columns are swept twice at a time.
+template <class T>
+void softmin_along_columns(const T* costs, int64_t rows, int64_t width, const T* u, T scale, Side<T>& side) {
+    constexpr int LANES = Simd<T>::LANES;
+    constexpr int64_t RUN = 128;  // terms added in a row, so that long sums keep their digits
+    for (int64_t j = 0; j < width; j += 2 * LANES) {
+        const T* c = costs + j;
+        Vector<T> top0 = fill(T(LOWEST)), top1 = top0;
+        for (int64_t i = 0; i < rows; ++i) {
+            const Vector<T> own = fill(u[i]);
+            top0 = larger(top0, score(load(c + i * width), own, scale));
+            top1 = larger(top1, score(load(c + i * width + LANES), own, scale));
+        }
+        Vector<T> sum0 = {}, sum1 = {};
+        for (int64_t start = 0; start < rows; start += RUN) {
+            Vector<T> run0 = {}, run1 = {};
+            for (int64_t i = start; i < (start + RUN < rows ? start + RUN : rows); ++i) {
+                const Vector<T> own = fill(u[i]);
+                run0 += exp2_relative<T>(score(load(c + i * width), own, scale) - top0);
+                run1 += exp2_relative<T>(score(load(c + i * width + LANES), own, scale) - top1);
+            }
+            sum0 += run0, sum1 += run1;
+        }
+        store(side.tops + j, top0), store(side.tops + j + LANES, top1);
+        store(side.sums + j, sum0), store(side.sums + j + LANES, sum1);
+    }
+    finish_softmin(side, scale);
 }
 
 // The pairs of differences that an Anderson step combines, and the least squares on them.
@@ -220,7 +259,7 @@ class History {
 template <class T>
 int64_t small_memory(int64_t n, int64_t m, int64_t width) {
     const int64_t size_n = padded(n), size_m = padded(m), largest_side = size_n > size_m ? size_n : size_m;
-    const int64_t entries = n * size_m + m * size_n + 8 * (size_n + size_m) + 4 * largest_side + 2 * ROWS * width;
+    const int64_t entries = n * size_m + 8 * (size_n + size_m) + 4 * largest_side + 2 * ROWS * width;
     const int64_t doubles = (2 * DEPTH + 6) * largest_side;
     return entries * int64_t(sizeof(T)) + doubles * 8 + 64 * 64;
 }
@@ -231,7 +270,7 @@ struct SmallSolve {
     const SmallProblem<T>& problem;
     Arena arena;
     Side<T> rows, columns;
-    T *costs, *transposed, *row_buffer;
+    T *costs, *row_buffer;
 
     SmallSolve(const SmallProblem<T>& given, char* memory)
         : problem(given),
@@ -248,24 +287,16 @@ struct SmallSolve {
             for (int r = 0; r < count; ++r)
                 std::memcpy(costs + (row + r) * columns.size + from, c + r * p.width, kept * sizeof(T));
         });
-        transposed = given.symmetric ? costs : arena.zeros<T>(m * rows.size);
-        if (given.symmetric) return;
-        constexpr int64_t EDGE = 16;
-        for (int64_t i0 = 0; i0 < n; i0 += EDGE)
-            for (int64_t j0 = 0; j0 < m; j0 += EDGE)
-                for (int64_t j = j0; j < (j0 + EDGE < m ? j0 + EDGE : m); ++j)
-                    for (int64_t i = i0; i < (i0 + EDGE < n ? i0 + EDGE : n); ++i)
-                        transposed[j * rows.size + i] = costs[i * columns.size + j];
     }
 
     void softmin_of_columns(T scale) {
         columns.send(scale);
-        stored_softmin(costs, columns.size, columns.exponents, scale, row_buffer, rows);
+        softmin_along_rows(costs, columns.size, columns.exponents, scale, row_buffer, rows);
     }
 
     void softmin_of_rows(T scale) {
         rows.send(scale);
-        stored_softmin(transposed, rows.size, rows.exponents, scale, row_buffer, columns);
+        softmin_along_columns(costs, rows.count, columns.size, rows.exponents, scale, columns);
     }
 
     static T scale_of(double eps) { return T(LOG2E / eps); }
@@ -516,7 +547,7 @@ class Symmetric : SmallSolve<T> {
         bool averaging = false;
         for (int64_t step = 0; step < problem.max_passes && !cancelled(); ++step) {
             rows.send(scale);
-            stored_softmin(Base::costs, size_, rows.exponents, scale, Base::row_buffer, rows);
+            softmin_along_columns(Base::costs, rows.count, size_, rows.exponents, scale, rows);  // C is symmetric
             for (int64_t i = 0; i < size_; ++i)
                 if (!(rows.weights[i] > 0)) f[i] = rows.raw[i] * damping;
             const double error = 2 * rows.residual(scale);
