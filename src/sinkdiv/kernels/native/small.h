@@ -7,7 +7,7 @@
 
 namespace sinkdiv::SINKDIV_ISA {
 
-constexpr int DEPTH = 8, KEPT = 2, LEVEL_STEPS = 6, PLAIN_MAX = 64;
+constexpr int DEPTH = 8, KEPT = 2, LEVEL_STEPS = 6, PLAIN_STEPS = 64;
 constexpr double FIRST = 0.125, LEVEL_ERROR = 0.2, START_ERROR = 1.0, MIX = 1.5, SELF_MIX = 0.5, CAP = 8, FALL = 0.1, RIDGE = 1e-8;
 constexpr double LOG2E = 1.4426950408889634074;
 constexpr int64_t PADDING = 32;  // entries: two vectors of any type
@@ -362,8 +362,7 @@ class Accelerated : SmallSolve<T> {
           history_(arena, size_, metric_, true) {
         for (int64_t j = 0; j < size_; ++j) metric_[j] = double(columns.weights[j]) / columns.mass;
         const double unit = sizeof(T) == 4 ? 1.1920929e-7 : 2.220446049250313e-16;
-        fall_ = 4 * unit * problem.spread / problem.eps;
-        if (fall_ < FALL) fall_ = FALL;
+        fall_ = FALL + 4 * unit * problem.spread / problem.eps;
     }
 
     void run(Cancelled cancelled) {
@@ -453,9 +452,10 @@ class Accelerated : SmallSolve<T> {
         const double value = dual();
         if (referred_ && value < best_dual_ - fall_) {  // overshoot
             if (failed_) {                              // twice: plain steps from the reference
-                failed_ = referred_ = false;
+                failed_ = false;
                 history_.count = 0;
-                plain_ = penalty_ - 1, penalty_ = 2 * penalty_ < PLAIN_MAX ? 2 * penalty_ : PLAIN_MAX;
+                plain_ = penalty_ - 1, penalty_ = 2 * penalty_ < PLAIN_STEPS ? 2 * penalty_ : PLAIN_STEPS;
+                last_size_ = 0;
                 std::memcpy(g, image_ref_, size_ * sizeof(T));
                 return;
             }
@@ -475,7 +475,7 @@ class Accelerated : SmallSolve<T> {
             if (value > best_dual_) best_dual_ = value;
         }
         if (plain_ > 0 || history_.count == 0) {
-            plain_ -= plain_ > 0;
+            if (plain_ > 0) --plain_, last_size_ = 0;
             std::memcpy(g, image_, size_ * sizeof(T));
             return;
         }
@@ -502,7 +502,7 @@ class Accelerated : SmallSolve<T> {
         }
         const double length = __builtin_sqrt(positive(history_.inner(move_, move_))) / eps_;
         const double step = __builtin_sqrt(positive(history_.inner(r_, r_)));
-        const double limit = CAP * (step > last_size_ ? step : last_size_);
+        const double limit = failed_ ? last_size_ / 2 : CAP * (step > last_size_ ? step : last_size_);
         const double shrink = length > limit ? limit / length : 1;
         last_size_ = length * shrink;
         for (int64_t j = 0; j < size_; ++j)
