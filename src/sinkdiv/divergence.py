@@ -8,7 +8,7 @@ goes from optimal transport (ε → 0) to an MMD with kernel −c (ε → ∞).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -103,7 +103,7 @@ def solve_divergence(
         find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    divergence = _solve(check_samples(x, y, a, b, balanced=settings.balanced), settings)
+    divergence = solve_checked(check_samples(x, y, a, b, balanced=settings.balanced), settings)
     warn_unless_converged(divergence.ab, divergence.aa, divergence.bb)
     return divergence
 
@@ -151,12 +151,14 @@ def sinkhorn_divergence(
         find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    divergence = _solve(check_samples(x, y, a, b, balanced=settings.balanced), settings)
+    divergence = solve_checked(check_samples(x, y, a, b, balanced=settings.balanced), settings)
     warn_unless_converged(divergence.ab, divergence.aa, divergence.bb)
     return divergence.value if value == "entropic" else divergence.sharp
 
 
-def _solve(samples: Samples, settings: Settings) -> Divergence:
-    first = replace(samples, y=samples.x, b=samples.a)
-    second = replace(samples, x=samples.y, a=samples.b)
-    return Divergence(*solve_samples([samples, first, second], settings))
+def solve_checked(samples: Samples, settings: Settings, previous: Transport | None = None) -> Divergence:
+    """Solve the three problems of checked samples together; ``previous`` may start the first (`solve_samples`)."""
+    s = samples
+    first = Samples(s.x, s.x, s.a, s.a, s.batched, s.dtype, s.unit_masses)
+    second = Samples(s.y, s.y, s.b, s.b, s.batched, s.dtype, s.unit_masses)
+    return Divergence(*solve_samples([samples, first, second], settings, previous))

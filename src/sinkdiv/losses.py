@@ -7,10 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from sinkdiv.costs import find_cost
-from sinkdiv.divergence import sinkhorn_divergence
+from sinkdiv.divergence import Divergence, solve_checked
+from sinkdiv.measures import Samples, check_samples
 from sinkdiv.mmd import mmd
 from sinkdiv.settings import Length, Settings, check_value
-from sinkdiv.transport import transport_cost
+from sinkdiv.transport import Transport, solve_samples, warn_unless_converged
 
 
 class _TransportLoss(nn.Module):
@@ -28,7 +29,16 @@ class _TransportLoss(nn.Module):
         derivative: str = "auto",
         tol: float = 1e-3,
         max_passes: int = 2000,
+        warm_start: bool = False,
     ) -> None:
+        """Options as in `sinkdiv.sinkhorn_divergence`, and
+
+        Args:
+            warm_start: begin each solve between the two samples where the last call ended. Worth it where a pass is
+                long and samples change little from call to call, such as points that flow; the softmin carries the
+                potentials over to other points, in any number, so mini-batches may be fresh ones. The result meets the
+                same tolerance. Copies and checkpoints of the module begin anew.
+        """
         super().__init__()
         check_value(value, derivative)
         solving: dict[str, Any] = {
@@ -39,25 +49,49 @@ class _TransportLoss(nn.Module):
             "tol": tol,
             "max_passes": max_passes,
         }
-        Settings.check(find_cost(cost), **solving, progress=False, callback=None)
-        self.options: dict[str, Any] = {**solving, "cost": cost, "value": value, "derivative": derivative}
+        if not isinstance(warm_start, bool):
+            raise ValueError(f"warm_start must be True or False, not {warm_start!r}")
+        self._settings = Settings.check(find_cost(cost), **solving, progress=False, callback=None)
+        self._previous: Transport | None = None
+        self.options: dict[str, Any] = {
+            **solving, "cost": cost, "value": value, "derivative": derivative, "warm_start": warm_start
+        }  # fmt: skip
+
+    def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
+        samples = check_samples(x, y, a, b, balanced=self._settings.balanced)
+        solved, between = self._solve(samples)
+        if self.options["warm_start"]:
+            self._previous = between.detached()
+        return solved.value if self.options["value"] == "entropic" else solved.sharp
+
+    def _solve(self, samples: Samples) -> tuple[Transport | Divergence, Transport]:
+        """What is asked for, and the transport between the two samples."""
+        raise NotImplementedError
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={option!r}" for name, option in self.options.items() if option is not None)
+        given = {name: option for name, option in self.options.items() if option is not None and option is not False}
+        return ", ".join(f"{name}={option!r}" for name, option in given.items())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_previous": None}
 
 
 class SinkhornDivergence(_TransportLoss):
     """`sinkdiv.sinkhorn_divergence` as a module: ``forward(x, y, a=None, b=None)``."""
 
-    def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
-        return sinkhorn_divergence(x, y, a, b, **self.options)
+    def _solve(self, samples: Samples) -> tuple[Divergence, Transport]:
+        solved = solve_checked(samples, self._settings, self._previous)
+        warn_unless_converged(solved.ab, solved.aa, solved.bb)
+        return solved, solved.ab
 
 
 class TransportCost(_TransportLoss):
     """`sinkdiv.transport_cost` as a module: ``forward(x, y, a=None, b=None)``."""
 
-    def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
-        return transport_cost(x, y, a, b, **self.options)
+    def _solve(self, samples: Samples) -> tuple[Transport, Transport]:
+        (solved,) = solve_samples([samples], self._settings, self._previous)
+        warn_unless_converged(solved)
+        return solved, solved
 
 
 class MMD(nn.Module):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from sinkdiv.derivatives import entropic_value, refuse_gradient
 from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
 from sinkdiv.measures import CostMatrix, Samples, check_finite_tensor, check_matrix, check_samples, mass
 from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, check_value
-from sinkdiv.solvers import Problem, Solution, Status
+from sinkdiv.solvers import Problem, Solution, Start, Status
 from sinkdiv.solvers import solve as run_solver
 
 SHARP_GRADIENT = 'the gradient of the sharp value is not implemented. Use value="entropic", whose gradient is exact'
@@ -157,9 +158,7 @@ class Transport:
         wanted_a, wanted_b, *wanted_cost = wanted
         grad_a = self._weight_gradient(0) if wanted_a else None
         grad_b = self._weight_gradient(1) if wanted_b else None
-        if not any(wanted_cost):
-            return grad_a, grad_b, *[None] * len(wanted_cost)
-        return grad_a, grad_b, *self._problem.geometry.gradients(*self._logarithms(), tuple(wanted_cost))
+        return grad_a, grad_b, *self._cost_partials(tuple(wanted_cost))
 
     def self_partials(self, wanted_weights: bool, wanted_points: bool) -> tuple[Tensor | None, Tensor | None]:
         """Derivatives of OT_ε(α, α) with respect to α's weights and points, for samples whose two sides are one."""
@@ -171,6 +170,28 @@ class Transport:
             None if grad_a is None or grad_b is None else grad_a + grad_b,
             None if grad_x is None or grad_y is None else grad_x + grad_y,
         )
+
+    # For losses.
+
+    def detached(self) -> Transport:
+        """The same solution, without the caller's graph."""
+        inputs = self._inputs
+        names = ("a", "b", *(("x", "y") if isinstance(inputs, Samples) else ("C",)))
+        detached = {name: getattr(inputs, name).detach() for name in names}
+        return Transport(self._problem, replace(self._solution, gradient=None), replace(inputs, **detached))
+
+    def extended_to(self, geometry: Geometry) -> Start | None:
+        """A start for a problem between other points, the same or others: the softmin extends g to them, in one pass.
+
+        None where the points do not fit.
+        """
+        mine = self._problem.geometry
+        if not (isinstance(mine, CloudGeometry) and isinstance(geometry, CloudGeometry) and mine.resembles(geometry)):
+            return None
+        eps = self._problem.eps_column()
+        h = self._problem.a.log() + self._solution.f / eps
+        raw = mine.at(geometry.y + geometry.center, 1).softmin(h, eps, 0)
+        return Start(self._problem.damped(raw, eps, side=1))
 
     # For the divergence.
 
@@ -208,6 +229,16 @@ class Transport:
         state = ("converged" if done else "not converged") if batch == 1 else f"{done} of {batch} converged"
         error, passes = float(self._solution.marginal_error.max()), int(self._solution.passes.max())
         return f"Transport({count}{n}×{m}, eps={self._problem.eps:g}, {state}, error {error:.1e}, {passes} passes)"
+
+    def _cost_partials(self, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        known = self._solution.gradient
+        if not any(wanted):
+            return (None,) * len(wanted)
+        if known is not None and self._problem.symmetric:
+            return known, known
+        if known is not None and not wanted[1]:
+            return known, None
+        return self._problem.geometry.gradients(*self._logarithms(), wanted)
 
     def _weight_gradient(self, side: int) -> Tensor:
         problem = self._problem
@@ -393,11 +424,14 @@ def transport_cost(
     return transport.value if value == "entropic" else transport.sharp
 
 
-def solve_samples(samples: Sequence[Samples], settings: Settings) -> list[Transport]:
-    """Solve checked problems together; the caller reports what did not converge."""
+def solve_samples(samples: Sequence[Samples], settings: Settings, previous: Transport | None = None) -> list[Transport]:
+    """Solve checked problems together; the caller reports what did not converge.
+
+    ``previous`` is a solved problem that resembles the first: its potential is where that one starts from.
+    """
     cost = settings.cost
     assert cost is not None, "points need a cost between them"
-    solved: list[Transport] = _solve([(_cloud(one, cost), one) for one in samples], settings)
+    solved: list[Transport] = _solve([(_cloud(one, cost), one) for one in samples], settings, previous)
     return solved
 
 
@@ -413,9 +447,9 @@ def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
     """
     solutions = [transport._solution for transport in transports]
     failed = [
-        (status, float(error))
+        (status, float(solution.marginal_error[index]))
         for solution in solutions
-        for status, error in zip(solution.status, solution.marginal_error, strict=True)
+        for index, status in enumerate(solution.status)
         if status is not Status.CONVERGED
     ]
     if failed:
@@ -426,10 +460,16 @@ def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
 
 
 @torch.compiler.disable
-def _solve(given: Sequence[tuple[Geometry, Samples | CostMatrix]], settings: Settings) -> list[Transport]:
+def _solve(
+    given: Sequence[tuple[Geometry, Samples | CostMatrix]], settings: Settings, previous: Transport | None = None
+) -> list[Transport]:
     problems = [_problem(geometry, inputs, settings) for geometry, inputs in given]
+    differentiate = [isinstance(inputs, Samples) and inputs.x.requires_grad for _, inputs in given]
+    starts: list[Start | None] = [None] * len(problems)
+    if previous is not None:
+        starts[0] = previous.extended_to(problems[0].geometry)
     try:
-        solutions = run_solver(problems, settings.limits, [None] * len(problems))
+        solutions = run_solver(problems, settings.limits, starts, differentiate)
     except OverflowError:
         geometry, inputs = given[0]
         names = "x and y hold points" if isinstance(inputs, Samples) else "C holds costs"

@@ -77,5 +77,10 @@ class CloudGeometry(Geometry):
         _, columns = self._sides(side)
         return CloudGeometry(points.detach() - self.center, columns, self.cost, center=torch.zeros_like(self.center))
 
+    def resembles(self, other: CloudGeometry) -> bool:
+        """Whether the other's points could be these: as many problems, of one dimension, dtype, device and cost."""
+        mine, others = ((g.shape[0], g.x.shape[-1], g.dtype, g.device, type(g.cost)) for g in (self, other))
+        return mine == others
+
     def _sides(self, side: int) -> tuple[Tensor, Tensor]:
         return (self.x, self.y) if side == 0 else (self.y, self.x)

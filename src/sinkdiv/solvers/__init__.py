@@ -12,14 +12,19 @@ from sinkdiv.solvers.symmetric import symmetric
 __all__ = ["Check", "Limits", "Problem", "Solution", "Start", "Status", "accelerated", "solve", "symmetric"]
 
 
-def solve(problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
+def solve(
+    problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None], differentiate: Sequence[bool]
+) -> list[Solution]:
     """Solve problems of one dtype and device, each with the algorithm that fits it.
+
+    ``differentiate`` says of each problem whether its value will be differentiated in the first points: small problems
+    then bring their gradient along, from the same native call.
 
     Raises:
         OverflowError: if the costs of a problem overflow the dtype.
     """
     if all(is_small(problem, limits) for problem in problems):
-        return solve_small(problems, limits, starts)
+        return solve_small(problems, limits, starts, differentiate)
     return [_solve_one(problem, limits, start) for problem, start in zip(problems, starts, strict=True)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,9 +56,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Start:
-    """Potentials f (B, n) and g (B, m) to start from: those of a similar problem, solved before."""
+    """The second potential g (B, m) to start from: that of a similar problem, solved before."""
 
-    f: Tensor
     g: Tensor
 
 
@@ -149,7 +148,7 @@ class Problem:
         return g + t, raw_f - t
 
 
-def check_spread(spreads: list[float]) -> None:
+def check_spread(spreads: Sequence[float]) -> None:
     """Refuse costs that overflow.
 
     Raises:
@@ -171,7 +170,8 @@ class Solution:
 
     ``raw_f`` is the softmin of g and ``raw_g`` that of f, at the target ε: with them the plan's actual marginals are
     known without another pass (`Problem.marginal`). ``marginal_error`` (B,) adds up both sides' relative L1 errors;
-    ``value`` (B,) is the dual value of g; ``passes`` (B,) counts softmins over all pairs.
+    ``value`` (B,) is the dual value of g; ``passes`` (B,) counts softmins over all pairs. ``gradient`` (B, n, d) is
+    Σ_j P_ij ∂c(x_i, y_j)/∂x_i, where the solver was asked for it and had it at hand.
     """
 
     f: Tensor
@@ -183,6 +183,7 @@ class Solution:
     passes: Tensor
     status: tuple[Status, ...]
     read_history: Callable[[], History]
+    gradient: Tensor | None = None
 
     @property
     def history(self) -> History:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -101,14 +102,17 @@ class Progress:
     def _status(self) -> tuple[Status, ...]:
         if self.stopped:
             return tuple(Status.STOPPED if running else Status.CONVERGED for running in self.running.tolist())
-        errors, spreads = self.best.error.tolist(), self.problem.geometry.spread().tolist()
-        return tuple(
-            status_of(error, spread, self.problem, self.limits) for error, spread in zip(errors, spreads, strict=True)
-        )
+        return statuses(self.best.error.tolist(), self.problem.geometry.spread().tolist(), self.problem, self.limits)
 
 
-def status_of(error: float, spread: float, problem: Problem, limits: Limits) -> Status:
-    """How a solve ended that nobody stopped, from its marginal error and the spread of its cost."""
+def statuses(errors: Sequence[float], spreads: Sequence[float], problem: Problem, limits: Limits) -> tuple[Status, ...]:
+    """How each problem of a solve ended that nobody stopped, from its marginal error and the spread of its cost."""
+    if max(errors) <= limits.tol and _resolution(max(spreads), problem) <= limits.tol:
+        return (Status.CONVERGED,) * len(errors)
+    return tuple(_status_of(error, spread, problem, limits) for error, spread in zip(errors, spreads, strict=True))
+
+
+def _status_of(error: float, spread: float, problem: Problem, limits: Limits) -> Status:
     if limits.tol < _resolution(spread, problem):
         return Status.PRECISION
     return Status.CONVERGED if error <= limits.tol else Status.MAX_PASSES

@@ -13,7 +13,7 @@ import torch
 
 from sinkdiv.kernels import native
 from sinkdiv.solvers.problem import History, Limits, Problem, Solution, Start, check_spread
-from sinkdiv.solvers.progress import status_of
+from sinkdiv.solvers.progress import statuses
 
 #: Costs of one problem that are stored: 4 MB in float32, about a core's cache.
 ENTRIES = 2**20
@@ -31,9 +31,14 @@ def is_small(problem: Problem, limits: Limits) -> bool:
     )
 
 
-def solve_small(problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
-    """Solve problems of one dtype for which `is_small` holds."""
-    results = [_Results(problem, limits, start) for problem, start in zip(problems, starts, strict=True)]
+def solve_small(
+    problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None], differentiate: Sequence[bool]
+) -> list[Solution]:
+    """Solve problems of one dtype for which `is_small` holds; ``differentiate`` as in `sinkdiv.solvers.solve`."""
+    results = [
+        _Results(problem, limits, start, wanted)
+        for problem, start, wanted in zip(problems, starts, differentiate, strict=True)
+    ]
     native.solve_small([result.batch for result in results], problems[0].a.dtype, limits.tol, limits.max_passes)
     return [result.solution() for result in results]
 
@@ -41,37 +46,33 @@ def solve_small(problems: Sequence[Problem], limits: Limits, starts: Sequence[St
 class _Results:
     """Room for the results of one batch of problems."""
 
-    def __init__(self, problem: Problem, limits: Limits, start: Start | None) -> None:
+    def __init__(self, problem: Problem, limits: Limits, start: Start | None, differentiate: bool) -> None:
         batch, n, m = problem.geometry.shape
         self.problem, self.limits = problem, limits
         pairs, dtype, symmetric = problem.geometry.native(), problem.a.dtype, problem.symmetric
         assert pairs is not None, "is_small holds"
-        self.f, self.raw_f = torch.empty(batch, n, dtype=dtype), torch.empty(batch, n, dtype=dtype)
-        self.g = self.f if symmetric else torch.empty(batch, m, dtype=dtype)
-        self.raw_g = self.raw_f if symmetric else torch.empty(batch, m, dtype=dtype)
-        self.error, self.value, self.spread = (torch.empty(batch, dtype=dtype) for _ in range(3))
+        self.sizes = [n, n, 3] if symmetric else [n, n, m, m, 3]
+        self.results = torch.empty(batch, sum(self.sizes), dtype=dtype)
         self.passes = torch.empty(batch, dtype=torch.int64)
         checks = limits.max_passes if symmetric else max(1, limits.max_passes // 2)
         self.history = torch.empty(batch, checks, dtype=torch.float32)
+        self.gradient = torch.empty_like(pairs.x) if differentiate and isinstance(pairs, native.Pairs) else None
         a = problem.a.contiguous()
-        self.inputs = (a, a if symmetric else problem.b.contiguous())
-        self.start = None if start is None else (start.f.contiguous(), start.g.contiguous())
+        self.weights = (a, a if symmetric else problem.b.contiguous())
+        self.start = None if start is None else start.g.contiguous()
         self.batch = native.small_batch(
-            pairs, problem.eps, problem.rho, symmetric, inputs=self.inputs, start=self.start,
-            outputs=(self.f, self.g, self.raw_f, self.raw_g, self.error, self.value, self.spread, self.passes,
-                     self.history),
+            pairs, problem.eps, problem.rho, symmetric, self.weights, self.start,
+            (self.results, self.passes, self.history), self.gradient,
         )  # fmt: skip
 
     def solution(self) -> Solution:
-        spreads = self.spread.tolist()
+        f, raw_f, *others, numbers = torch.split_with_sizes(self.results, self.sizes, 1)
+        g, raw_g = others or (f, raw_f)
+        errors, _, spreads = zip(*numbers.tolist(), strict=True)
         check_spread(spreads)
-        status = tuple(
-            status_of(error, spread, self.problem, self.limits)
-            for error, spread in zip(self.error.tolist(), spreads, strict=True)
-        )
-        return Solution(
-            self.f, self.g, self.raw_f, self.raw_g, self.error, self.value, self.passes, status, self._history
-        )
+        status = statuses(errors, spreads, self.problem, self.limits)
+        self.error, value = numbers[:, 0], numbers[:, 1]
+        return Solution(f, g, raw_f, raw_g, self.error, value, self.passes, status, self._history, self.gradient)
 
     def _history(self) -> History:
         step = 1 if self.problem.symmetric else 2

@@ -19,7 +19,7 @@ def symmetric(problem: Problem, limits: Limits, start: Start | None = None) -> S
     a, eps = problem.a, problem.eps_column()
     progress = Progress(problem, limits)
     anderson = Anderson(a, mixing=0.5, modulo_constants=False)
-    f = torch.zeros_like(a) if start is None else start.f
+    f = torch.zeros_like(a) if start is None else start.g
     last_f, last_r, last_error = f, torch.zeros_like(f), torch.full_like(a[:, 0], torch.inf)
     averaging = torch.zeros_like(last_error, dtype=torch.bool)
     for step in range(limits.max_passes):

@@ -109,17 +109,17 @@ class Pairs(_Reductions):
     """The pairs of x (B, n, d) and y (B, m, d) under a cost that this module `knows`."""
 
     def __init__(self, x: Tensor, y: Tensor, cost: Cost) -> None:
-        self._x, self._y = x.contiguous(), y.contiguous()
+        self.x, self._y = x.contiguous(), y.contiguous()
         self._shape, self._dtype = (x.shape[0], x.shape[1], y.shape[1]), x.dtype
         self._batch = _native.Batch(
-            self._x.data_ptr(), self._y.data_ptr(), *self._shape, x.shape[2], isinstance(cost, Euclidean),
+            self.x.data_ptr(), self._y.data_ptr(), *self._shape, x.shape[2], isinstance(cost, Euclidean),
             torch.get_num_threads(),
         )  # fmt: skip
 
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
-        out = self._empty(*self._x.shape)
-        self._call(_native.product, (u, h, eps, self._y), (out,), self._x.shape[2], True)
+        out = self._empty(*self.x.shape)
+        self._call(_native.product, (u, h, eps, self._y), (out,), self.x.shape[2], True)
         return out
 
 
@@ -149,20 +149,25 @@ def small_batch(
     eps: float,
     rho: tuple[float, float],
     symmetric: bool,
-    *,
-    inputs: tuple[Tensor, Tensor],
-    start: tuple[Tensor, Tensor] | None,
-    outputs: tuple[Tensor, ...],
+    weights: tuple[Tensor, Tensor],
+    start: Tensor | None,
+    outputs: tuple[Tensor, Tensor, Tensor],
+    gradient: Tensor | None,
 ) -> Any:
     """A batch of problems for `solve_small`; the caller keeps all tensors alive and contiguous.
 
-    ``inputs`` are the weights a (B, n) and b (B, m), ``start`` potentials f and g. ``outputs`` are f, g, raw_f, raw_g,
-    then error, value, spread and passes (int64), each (B,), and the history (B, checks) in float32.
+    ``weights`` are a (B, n) and b (B, m), ``start`` a potential g (B, m). ``outputs``: the results (B, k), of each
+    problem f (n), raw_f (n), g (m), raw_g (m), the marginal error, the dual value and the spread of the cost, where g
+    and raw_g are left out if the problem is symmetric; then the passes (B,), int64, and the history (B, checks),
+    float32.
+    ``gradient`` (B, n, d), if it is wanted, receives Σ_j P_ij ∂c(x_i, y_j)/∂x_i.
     """
-    started = (0, 0) if start is None else (start[0].data_ptr(), start[1].data_ptr())
-    pointers = (tensor.data_ptr() for tensor in outputs)
-    a, b = inputs
-    return _native.SmallBatch(pairs._batch, eps, *rho, symmetric, a.data_ptr(), b.data_ptr(), *started, *pointers)
+    results, passes, history = outputs
+    return _native.SmallBatch(
+        pairs._batch, eps, *rho, symmetric, weights[0].data_ptr(), weights[1].data_ptr(),
+        0 if start is None else start.data_ptr(),
+        results.data_ptr(), passes.data_ptr(), history.data_ptr(), 0 if gradient is None else gradient.data_ptr(),
+    )  # fmt: skip
 
 
 def solve_small(batches: list[Any], dtype: torch.dtype, tol: float, max_passes: int) -> None:

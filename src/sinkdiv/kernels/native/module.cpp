@@ -49,18 +49,59 @@ bool interrupted() {
     return PyErr_CheckSignals() != 0;
 }
 
+// Memory of earlier calls of this thread. A fresh large allocation costs a page fault every 4 kB, which for a small
+// problem is as much as its passes.
+class Pool {
+  public:
+    struct Block {
+        std::unique_ptr<char[]> memory;
+        int64_t size = 0;
+    };
+
+    static Block take(int64_t size) {
+        auto& blocks = mine().blocks_;
+        for (auto block = blocks.begin(); block != blocks.end(); ++block)
+            if (block->size >= size && block->size <= 4 * size + SMALL) {
+                Block found = std::move(*block);
+                blocks.erase(block);
+                mine().held_ -= found.size;
+                return found;
+            }
+        return {std::unique_ptr<char[]>(new char[size]), size};
+    }
+
+    static void give_back(Block block) {
+        Pool& pool = mine();
+        if (pool.held_ + block.size > MOST) return;
+        pool.held_ += block.size;
+        pool.blocks_.push_back(std::move(block));
+    }
+
+  private:
+    static constexpr int64_t SMALL = 1 << 14, MOST = 1 << 24;  // 16 kB, 16 MB
+    static Pool& mine() {
+        thread_local Pool pool;
+        return pool;
+    }
+    std::vector<Block> blocks_;
+    int64_t held_ = 0;
+};
+
 // Memory aligned to cache lines, not initialised.
 template <class T>
 class Buffer {
   public:
-    explicit Buffer(int64_t size) : memory_(new char[size * sizeof(T) + 64]) {
-        const auto address = reinterpret_cast<uintptr_t>(memory_.get());
+    explicit Buffer(int64_t size) : block_(Pool::take(size * int64_t(sizeof(T)) + 64)) {
+        const auto address = reinterpret_cast<uintptr_t>(block_.memory.get());
         data_ = reinterpret_cast<T*>((address + 63) / 64 * 64);
     }
+    ~Buffer() { Pool::give_back(std::move(block_)); }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
     T* data() const { return data_; }
 
   private:
-    std::unique_ptr<char[]> memory_;
+    Pool::Block block_;
     T* data_;
 };
 
@@ -420,12 +461,16 @@ void corrected_primal(const Batch& batch, uintptr_t a, uintptr_t b, uintptr_t lo
     finish(completed);
 }
 
-// A batch of small problems, with the addresses of their weights, starts (or null) and results; see SmallProblem.
+// A batch of small problems, with the addresses of their weights, starts and results. A start may be null, and so may
+// `gradient` (B, n, d). The other results of a problem lie together, one problem after the other:
+// f (n), raw_f (n), g (m), raw_g (m), error, value, spread; without g and raw_g where the problem is symmetric.
 struct SmallBatch {
     Batch pairs;
     double eps, rho_f, rho_g;
     bool symmetric;
-    uintptr_t a, b, start_f, start_g, f, g, raw_f, raw_g, error, value, spread, passes, history;
+    uintptr_t a, b, start, results, passes, history, gradient;
+
+    int64_t result_size() const { return 2 * pairs.n + (symmetric ? 0 : 2 * pairs.m) + 3; }
 };
 
 // A bound of max C - min C that is close enough to begin an annealing: the extent of the box around all points.
@@ -451,44 +496,110 @@ double spread(const Batch& batch, int64_t b) {
     return batch.euclidean ? std::sqrt(square) : square;
 }
 
+// One batch, ready to be solved.
+template <class T>
+class SmallBatchSolver {
+  public:
+    SmallBatchSolver(const SmallBatch& batch, double tol, int64_t max_passes)
+        : batch_(batch), tol_(tol), max_passes_(max_passes), scale_(batch.pairs.batch, T(LOG2E / batch.eps)),
+          packed_(batch.pairs, scale_.data()) {
+        // A narrow operand is packed like columns; a wide one has rows of its own.
+        if (batch.gradient && batch.pairs.d > PackedOperand<T>::NARROW)
+            wide_ = std::make_unique<PackedOperand<T>>(batch.pairs.y, batch.pairs.batch, batch.pairs.m, batch.pairs.d,
+                                                       packed_.width(), packed_.padded());
+    }
+
+    int64_t memory() const {
+        const Batch& pairs = batch_.pairs;
+        const int64_t solve = passes<T>().small_memory(pairs.n, pairs.m, packed_.width());
+        const int64_t entries = scratch_size<T>(packed_.width()) + pairs.n + packed_.padded();
+        const int64_t gradient = entries * int64_t(sizeof(T)) + BLOCK * (pairs.d + 1) * 8 + 4 * 64;
+        return std::max(solve, gradient);
+    }
+
+    int threads(int64_t work) const { return packed_.threads(work); }
+
+    void solve(int64_t b, char* memory, Watch& watch) const {
+        const int64_t n = batch_.pairs.n, m = batch_.pairs.m;
+        T* const f = reinterpret_cast<T*>(batch_.results) + b * batch_.result_size();
+        T* const raw_f = f + n;
+        T* const g = batch_.symmetric ? f : raw_f + n;
+        T* const raw_g = batch_.symmetric ? raw_f : g + m;
+        T* const numbers = raw_g + m;
+        const double extent = spread<T>(batch_.pairs, b);
+        numbers[2] = T(extent);
+        const int64_t checks = batch_.symmetric ? max_passes_ : std::max<int64_t>(max_passes_ / 2, 1);
+        const SmallProblem<T> problem{packed_.pairs(b), input(batch_.a, b, n), input(batch_.b, b, m), batch_.eps,
+                                      batch_.rho_f, batch_.rho_g, extent, batch_.symmetric, tol_, max_passes_,
+                                      input(batch_.start, b, m), f, g, raw_f, raw_g,
+                                      numbers, numbers + 1, reinterpret_cast<int64_t*>(batch_.passes) + b,
+                                      reinterpret_cast<float*>(batch_.history) + b * checks};
+        passes<T>().solve_small(problem, memory,
+                                {[](void* state) { return static_cast<Watch*>(state)->cancelled(); }, &watch});
+        if (batch_.gradient) differentiate(problem, b, memory);
+    }
+
+  private:
+    static const T* input(uintptr_t address, int64_t b, int64_t stride) {
+        return address ? reinterpret_cast<const T*>(address) + b * stride : nullptr;
+    }
+
+    static char* aligned(char* address) {
+        return reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(address) + 63) / 64 * 64);
+    }
+
+    // sum_j P_ij dc(x_i, y_j)/dx_i for the plan of the solution
+    void differentiate(const SmallProblem<T>& problem, int64_t b, char* memory) const {
+        const int64_t n = batch_.pairs.n, m = batch_.pairs.m, d = batch_.pairs.d, padded = packed_.padded();
+        double* const sums = reinterpret_cast<double*>(aligned(memory));
+        T* const scratch = reinterpret_cast<T*>(aligned(reinterpret_cast<char*>(sums + BLOCK * (d + 1))));
+        T* const u = scratch + scratch_size<T>(packed_.width());
+        T* const h = u + n;
+        exponents(problem.a, problem.f, scale_[b], n, u);
+        exponents(problem.b, problem.g, scale_[b], m, h);
+        std::fill(h + m, h + padded, T(LOWEST));
+        const Operand<T> operand = wide_ ? (*wide_)[b] : Operand<T>{problem.pairs.y, d, 0};
+        T* const out = reinterpret_cast<T*>(batch_.gradient) + b * n * d;
+        for (int64_t begin = 0; begin < n; begin += BLOCK)
+            passes<T>().product(problem.pairs, {u, h, scale_[b]}, operand, Product::gradient, begin,
+                                std::min(begin + BLOCK, n), scratch, sums, out);
+    }
+
+    static void exponents(const T* weights, const T* potential, T scale, int64_t count, T* out) {
+        for (int64_t i = 0; i < count; ++i)
+            out[i] = weights[i] > 0 ? T(std::log2(weights[i]) + potential[i] * scale) : T(LOWEST);
+    }
+
+    const SmallBatch& batch_;
+    double tol_;
+    int64_t max_passes_;
+    std::vector<T> scale_;
+    Packed<T> packed_;
+    std::unique_ptr<PackedOperand<T>> wide_;
+};
+
 template <class T>
 void solve_small(const std::vector<SmallBatch*>& batches, double tol, int64_t max_passes) {
     bool completed;
     {
         nb::gil_scoped_release released;
-        std::vector<std::unique_ptr<Packed<T>>> packed;
-        std::vector<std::pair<size_t, int64_t>> tasks;
+        std::vector<std::unique_ptr<SmallBatchSolver<T>>> solvers;
+        std::vector<std::pair<const SmallBatchSolver<T>*, int64_t>> tasks;
         int64_t memory = 0, work = 0;
-        for (size_t k = 0; k < batches.size(); ++k) {
-            const Batch& pairs = batches[k]->pairs;
-            const std::vector<T> scale(pairs.batch, T(LOG2E / batches[k]->eps));
-            packed.push_back(std::make_unique<Packed<T>>(pairs, scale.data()));
-            memory = std::max(memory, passes<T>().small_memory(pairs.n, pairs.m, packed[k]->width()));
-            work += pairs.batch * pairs.n * pairs.m;
-            for (int64_t b = 0; b < pairs.batch; ++b) tasks.emplace_back(k, b);
+        for (const SmallBatch* batch : batches) {
+            solvers.push_back(std::make_unique<SmallBatchSolver<T>>(*batch, tol, max_passes));
+            memory = std::max(memory, solvers.back()->memory());
+            // A solve is some thirty passes, each a quarter of a multiplication with a coordinate or two.
+            work += 30 * batch->pairs.batch * batch->pairs.n * batch->pairs.m / 4;
+            for (int64_t b = 0; b < batch->pairs.batch; ++b) tasks.emplace_back(solvers.back().get(), b);
         }
-        // A solve is some thirty passes.
-        const int threads = packed[0]->threads(work * 30);
+        const int threads = std::min<int>(solvers[0]->threads(work), int(tasks.size()));
         const PerThread<char> memories(threads, memory);
-        completed = parallel_for(int64_t(tasks.size()), threads, interrupted, [&](int64_t task, int thread, Watch& watch) {
-            const auto [k, b] = tasks[size_t(task)];
-            const SmallBatch& batch = *batches[k];
-            const int64_t n = batch.pairs.n, m = batch.pairs.m;
-            const auto at = [b = b](uintptr_t address, int64_t stride) {
-                return address ? reinterpret_cast<T*>(address) + b * stride : nullptr;
-            };
-            const double extent = spread<T>(batch.pairs, b);
-            *at(batch.spread, 1) = T(extent);
-            const int64_t checks = batch.symmetric ? max_passes : std::max<int64_t>(max_passes / 2, 1);
-            const SmallProblem<T> problem{packed[k]->pairs(b), at(batch.a, n), at(batch.b, m), batch.eps, batch.rho_f,
-                                          batch.rho_g, extent, batch.symmetric, tol, max_passes,
-                                          at(batch.start_f, n), at(batch.start_g, m), at(batch.f, n), at(batch.g, m),
-                                          at(batch.raw_f, n), at(batch.raw_g, m), at(batch.error, 1),
-                                          at(batch.value, 1), reinterpret_cast<int64_t*>(batch.passes) + b,
-                                          reinterpret_cast<float*>(batch.history) + b * checks};
-            passes<T>().solve_small(problem, memories[thread],
-                                    {[](void* state) { return static_cast<Watch*>(state)->cancelled(); }, &watch});
-        });
+        completed = parallel_for(int64_t(tasks.size()), threads, interrupted,
+                                 [&](int64_t task, int thread, Watch& watch) {
+                                     const auto [solver, b] = tasks[size_t(task)];
+                                     solver->solve(b, memories[thread], watch);
+                                 });
     }
     finish(completed);
 }
@@ -528,11 +639,10 @@ NB_MODULE(_native, m) {
     nb::class_<SmallBatch>(m, "SmallBatch")
         .def("__init__",
              [](SmallBatch* self, const Batch& pairs, double eps, double rho_f, double rho_g, bool symmetric,
-                uintptr_t a, uintptr_t b, uintptr_t start_f, uintptr_t start_g, uintptr_t f, uintptr_t g,
-                uintptr_t raw_f, uintptr_t raw_g, uintptr_t error, uintptr_t value, uintptr_t spread,
-                uintptr_t passes, uintptr_t history) {
-                 new (self) SmallBatch{pairs, eps,   rho_f, rho_g, symmetric, a,      b,      start_f, start_g,
-                                       f,     g,     raw_f, raw_g, error,     value,  spread, passes,  history};
+                uintptr_t a, uintptr_t b, uintptr_t start, uintptr_t results, uintptr_t passes, uintptr_t history,
+                uintptr_t gradient) {
+                 new (self) SmallBatch{pairs, eps,   rho_f,   rho_g,  symmetric, a,
+                                       b,     start, results, passes, history,   gradient};
              });
     m.def("solve_small", [](bool wide, const std::vector<SmallBatch*>& batches, double tol, int64_t max_passes) {
         SINKDIV_BOTH(solve_small)(batches, tol, max_passes);

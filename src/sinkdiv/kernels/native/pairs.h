@@ -56,7 +56,7 @@ struct SmallProblem {
     bool symmetric;
     double tol;
     int64_t max_passes;
-    const T *start_f, *start_g;  // potentials of a similar problem, or null
+    const T* start;              // the potential g of a similar problem, or null
     T *f, *g, *raw_f, *raw_g;    // results, as in solvers/problem.py
     T *error, *value;            // one number each: the marginal error, the dual value
     int64_t* passes;

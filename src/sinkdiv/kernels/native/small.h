@@ -371,8 +371,8 @@ class Accelerated : SmallSolve<T> {
         const int64_t most = problem.max_passes / 4 > 1 ? problem.max_passes / 4 - 1 : 0;  // steps above the target
         const int cold = int(first_level() < most ? first_level() : most);
         int level = cold, level_steps = 0;
-        if (problem.start_g) {
-            std::memcpy(g, problem.start_g, columns.count * sizeof(T));
+        if (problem.start) {
+            std::memcpy(g, problem.start, columns.count * sizeof(T));
             level = 0;
         }
         double best = __builtin_inf();
@@ -393,7 +393,7 @@ class Accelerated : SmallSolve<T> {
                 if (best <= problem.tol) break;
             }
             const int before = level;
-            if (step == 0 && problem.start_g && !(error <= START_ERROR))
+            if (step == 0 && problem.start && !(error <= START_ERROR))
                 level = cold;
             else if (level > 0 && (error <= LEVEL_ERROR || level_steps + 1 >= LEVEL_STEPS))
                 --level;
@@ -540,7 +540,7 @@ class Symmetric : SmallSolve<T> {
 
     void run(Cancelled cancelled) {
         T* const f = rows.potential;
-        if (problem.start_f) std::memcpy(f, problem.start_f, rows.count * sizeof(T));
+        if (problem.start) std::memcpy(f, problem.start, rows.count * sizeof(T));
         const double eps = problem.eps;
         const T scale = Base::scale_of(eps), damping = T(rows.damping(eps));
         double best = __builtin_inf(), last_error = __builtin_inf();
