@@ -8,13 +8,15 @@ goes from optimal transport (ε → 0) to an MMD with kernel −c (ε → ∞).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sinkdiv.costs import find_cost
 from sinkdiv.derivatives import entropic_value
-from sinkdiv.measures import Samples, check_samples
+from sinkdiv.measures import Samples, check_any, check_samples
 from sinkdiv.settings import Callback, Length, Settings, check_value
 from sinkdiv.transport import Transport, solve_samples, warn_unless_converged
 
@@ -26,6 +28,10 @@ class Divergence:
     ab: Transport
     aa: Transport
     bb: Transport
+
+    @property
+    def transports(self) -> tuple[Transport, Transport, Transport]:
+        return self.ab, self.aa, self.bb
 
     @property
     def value(self) -> Tensor:
@@ -103,16 +109,16 @@ def solve_divergence(
         find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    divergence = solve_checked(check_samples(x, y, a, b, balanced=settings.balanced), settings)
-    warn_unless_converged(divergence.ab, divergence.aa, divergence.bb)
+    (divergence,) = solve_checked([check_samples(x, y, a, b, balanced=settings.balanced)], settings)
+    warn_unless_converged(*divergence.transports)
     return divergence
 
 
 def sinkhorn_divergence(
-    x: Tensor,
-    y: Tensor,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
+    x: Tensor | Sequence[Tensor],
+    y: Tensor | Sequence[Tensor],
+    a: Tensor | Sequence[Tensor] | None = None,
+    b: Tensor | Sequence[Tensor] | None = None,
     *,
     blur: float | None = None,
     eps: float | None = None,
@@ -133,11 +139,12 @@ def sinkhorn_divergence(
             combination of <P_ε, C> (half of G18's loss), without derivative. Positivity is proven for the entropic
             value only; for the sharp one it is an empirical fact.
         derivative: "auto" or "envelope".
-        x, y, a, b, blur, eps, cost, reach, rho, tol, max_passes, progress, callback: as in `sinkdiv.solve`.
+        x, y, a, b: as in `sinkdiv.solve`; or lists of B tensors each, for B problems of different sizes.
+        blur, eps, cost, reach, rho, tol, max_passes, progress, callback: as in `sinkdiv.solve`.
 
     Returns:
-        A 0-d tensor, or (B,) for a batch, in cost units. Its error is of second order in ``tol``; `solve_divergence`
-        gives an interval. Between nearly equal samples it may come out negative by that error.
+        A 0-d tensor, or (B,) for a batch or for lists, in cost units. Its error is of second order in ``tol``;
+        `solve_divergence` gives an interval. Between nearly equal samples it may come out negative by that error.
 
     Raises:
         ValueError: naming the argument that is wrong, before any work.
@@ -151,14 +158,22 @@ def sinkhorn_divergence(
         find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    divergence = solve_checked(check_samples(x, y, a, b, balanced=settings.balanced), settings)
-    warn_unless_converged(divergence.ab, divergence.aa, divergence.bb)
-    return divergence.value if value == "entropic" else divergence.sharp
+    samples = check_any(x, y, a, b, balanced=settings.balanced)
+    divergences = solve_checked(samples, settings)
+    warn_unless_converged(*(transport for divergence in divergences for transport in divergence.transports))
+    values = [divergence.value if value == "entropic" else divergence.sharp for divergence in divergences]
+    return torch.stack(values) if isinstance(x, (list, tuple)) else values[0]
 
 
-def solve_checked(samples: Samples, settings: Settings, previous: Transport | None = None) -> Divergence:
-    """Solve the three problems of checked samples together; ``previous`` may start the first (`solve_samples`)."""
-    s = samples
-    first = Samples(s.x, s.x, s.a, s.a, s.batched, s.dtype, s.unit_masses)
-    second = Samples(s.y, s.y, s.b, s.b, s.batched, s.dtype, s.unit_masses)
-    return Divergence(*solve_samples([samples, first, second], settings, previous))
+def solve_checked(
+    samples: Sequence[Samples], settings: Settings, previous: Transport | None = None
+) -> list[Divergence]:
+    """Solve the problems of all divergences together; ``previous`` may start the first (`solve_samples`)."""
+    problems = [problem for one in samples for problem in _three_problems(one)]
+    solved = iter(solve_samples(problems, settings, previous))
+    return [Divergence(*three) for three in zip(solved, solved, solved, strict=True)]
+
+
+def _three_problems(s: Samples) -> tuple[Samples, Samples, Samples]:
+    form = s.batched, s.dtype, s.unit_masses
+    return s, Samples(s.x, s.x, s.a, s.a, *form), Samples(s.y, s.y, s.b, s.b, *form)

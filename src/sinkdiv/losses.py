@@ -80,8 +80,8 @@ class SinkhornDivergence(_TransportLoss):
     """`sinkdiv.sinkhorn_divergence` as a module: ``forward(x, y, a=None, b=None)``."""
 
     def _solve(self, samples: Samples) -> tuple[Divergence, Transport]:
-        solved = solve_checked(samples, self._settings, self._previous)
-        warn_unless_converged(solved.ab, solved.aa, solved.bb)
+        (solved,) = solve_checked([samples], self._settings, self._previous)
+        warn_unless_converged(*solved.transports)
         return solved, solved.ab
 
 

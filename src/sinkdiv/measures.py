@@ -7,7 +7,9 @@ entries, nonnegative weights of positive mass, and, for balanced problems, equal
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,6 +85,41 @@ def check_samples(
     if balanced and not unit_masses:
         _check_masses(weights_a, weights_b)
     return Samples(points_x, points_y, weights_a, weights_b, batched, x.dtype, unit_masses)
+
+
+def check_any(x: Any, y: Any, a: Any, b: Any, *, balanced: bool) -> list[Samples]:
+    """Check one problem or batch (`check_samples`), or, if x is a list, one problem for each entry (`check_ragged`)."""
+    if isinstance(x, (list, tuple)):
+        return check_ragged(x, y, a, b, balanced=balanced)
+    return [check_samples(x, y, a, b, balanced=balanced)]
+
+
+def check_ragged(x: Sequence[Tensor], y: Any, a: Any = None, b: Any = None, *, balanced: bool = True) -> list[Samples]:
+    """Check problems of different sizes: lists of clouds (n_k, d_k) and (m_k, e_k) and, if given, of their weights.
+
+    Raises:
+        ValueError: naming the problem and the argument.
+    """
+    lists = {"x": x, "y": y, "a": a, "b": b}
+    for name, given in lists.items():
+        if given is not None and not (isinstance(given, (list, tuple)) and len(given) == len(x)):
+            kind = f"a list of {len(given)}" if isinstance(given, (list, tuple)) else type(given).__name__
+            raise ValueError(f"{name} must be a list of {len(x)} tensors, one for each of x, not {kind}")
+    if not x:
+        raise ValueError("x is an empty list: there is no problem to solve")
+    checked: list[Samples] = []
+    for k in range(len(x)):
+        try:
+            one = check_samples(x[k], y[k], a[k] if a else None, b[k] if b else None, balanced=balanced)
+        except ValueError as error:
+            raise ValueError(f"problem {k} of the list: {error}") from None
+        if one.batched:
+            raise ValueError(f"problem {k} of the list: x must have shape (n, d), not {_shape(x[k])}")
+        first = checked[0] if checked else one
+        if (one.dtype, one.x.device) != (first.dtype, first.x.device):
+            raise ValueError(f"problem {k} of the list: x must have the dtype and device of the first, {x[0].dtype}")
+        checked.append(one)
+    return checked
 
 
 def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, balanced: bool = True) -> CostMatrix:
