@@ -184,3 +184,54 @@ def test_a_batch_of_one_keeps_its_axis(function, dtype, route):
     assert single.shape == ()
     assert batch.shape == (1,)
     same(batch[0], single, dtype)
+
+
+# Lists of problems of different sizes.
+
+
+def ragged(seed, dtype):
+    sizes = [(5, 7), (1, 3), (40, 20), (9, 9)]
+    x = [cloud(seed + k, n, 2, dtype=dtype) for k, (n, _) in enumerate(sizes)]
+    y = [cloud(seed + 10 + k, m, 2, dtype=dtype) + 0.1 for k, (_, m) in enumerate(sizes)]
+    a = [weights(seed + k, n, dtype=dtype) for k, (n, _) in enumerate(sizes)]
+    b = [weights(seed + 10 + k, m, dtype=dtype) for k, (_, m) in enumerate(sizes)]
+    return x, y, a, b
+
+
+@pytest.mark.parametrize("value", ["entropic", "sharp"])
+def test_lists_equal_a_loop(dtype, route, value):
+    """Problems of a list are solved together, and each as if alone."""
+    x, y, a, b = ragged(70, dtype)
+    together = sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.1, value=value)
+    alone = [sinkdiv.sinkhorn_divergence(*one, eps=0.1, value=value) for one in zip(x, y, a, b, strict=True)]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=0)
+
+
+def test_lists_are_differentiated_as_a_loop_is(dtype, route):
+    x, y, a, b = ragged(71, dtype)
+    for tensor in (*x, *a):
+        tensor.requires_grad_()
+    together = torch.autograd.grad(sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.1).sum(), (*x, *a))
+    alone = [
+        torch.autograd.grad(sinkdiv.sinkhorn_divergence(*one, eps=0.1), (one[0], one[2]))
+        for one in zip(x, y, a, b, strict=True)
+    ]
+    expected = [grads[0] for grads in alone] + [grads[1] for grads in alone]
+    for have, want in zip(together, expected, strict=True):
+        torch.testing.assert_close(have, want, rtol=0, atol=0)
+
+
+def test_bad_lists_are_named(dtype):
+    x, y, a, b = ragged(72, dtype)
+    for arguments, message in [
+        ((x, y[:3]), "y must be a list of 4 tensors"),
+        ((x, y[0]), "y must be a list of 4 tensors"),
+        ((x, y, a[:2], b), "a must be a list"),
+        (([], []), "empty list"),
+        ((x, [*y[:3], y[3][:, :1]]), "problem 3 .* same dimension"),
+        ((x, [*y[:2], y[2] * torch.nan, y[3]]), "problem 2 .* y holds NaN"),
+        (([x[0][None]], [y[0][None]]), "problem 0 .* x must have shape"),
+        (([x[0], x[1].half()], [y[0], y[1].half()]), "problem 1 .* dtype"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            sinkdiv.sinkhorn_divergence(*arguments, eps=0.1)

@@ -1,10 +1,12 @@
 """The functions as modules: in training loops, in files, and under the compiler."""
 
 import copy
+import gc
 import io
 import pickle
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -125,3 +127,76 @@ def test_importing_the_core_imports_no_extra():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+# Warm starts.
+
+
+def moving(seed, step, dtype):
+    """The first of two clouds moves a little at each step."""
+    return cloud(seed, 60, 3, dtype=dtype) + 0.01 * step, cloud(seed + 1, 50, 3, dtype=dtype) + 0.2
+
+
+@pytest.mark.parametrize("module", [sinkdiv.SinkhornDivergence, sinkdiv.TransportCost])
+@pytest.mark.parametrize("options", [{}, {"reach": 1.0}, {"cost": "euclidean"}])
+def test_warm_start_changes_passes_not_answers(module, options, dtype, route):
+    """The tolerance holds at each step; values agree to second order in it, gradients to first."""
+    warm, cold = module(blur=0.1, warm_start=True, **options), module(blur=0.1, **options)
+    passes = []
+    for step in range(4):
+        x, y = moving(160, step, dtype)
+        x.requires_grad_()
+        values = [criterion(x, y) for criterion in (warm, cold)]
+        grads = [torch.autograd.grad(value, x)[0] for value in values]
+        torch.testing.assert_close(*values, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(*grads, rtol=0, atol=1e-2 * float(grads[1].abs().max()))
+        assert warm._previous.converged is True
+        passes.append(warm._previous.passes)
+    assert max(passes[1:]) < passes[0]
+
+
+def test_warm_start_takes_fresh_batches_of_any_size(route):
+    """The softmin carries potentials over to points that were not there; what does not fit begins anew."""
+    criterion = sinkdiv.SinkhornDivergence(blur=0.2, warm_start=True)
+    shapes = [((40, 3), (30, 3)), ((20, 3), (50, 3)), ((20, 2), (50, 2)), ((2, 9, 2), (2, 8, 2)), ((9, 2), (8, 2))]
+    for seed, (n, m) in enumerate(shapes):
+        generator = torch.Generator().manual_seed(seed)
+        x, y = torch.rand(n, generator=generator), torch.rand(m, generator=generator)
+        torch.testing.assert_close(criterion(x, y), sinkdiv.sinkhorn_divergence(x, y, blur=0.2), rtol=1e-4, atol=1e-6)
+    x, y = x.double(), y.double()
+    torch.testing.assert_close(criterion(x, y), sinkdiv.sinkhorn_divergence(x, y, blur=0.2), rtol=1e-4, atol=1e-6)
+
+
+def test_warm_start_holds_no_graph():
+    """What is kept for the next step must not keep the last step's activations alive."""
+    criterion = sinkdiv.SinkhornDivergence(blur=0.2, warm_start=True)
+    parameter = torch.ones((), requires_grad=True)
+    x = cloud(163, 9) * parameter
+    watched = weakref.ref(x)
+    criterion(x, cloud(164, 8)).backward()
+    del x
+    gc.collect()
+    assert watched() is None
+
+
+def test_warm_start_survives_a_far_jump(dtype, route):
+    """A start that is worthless costs passes, not the answer."""
+    criterion = sinkdiv.SinkhornDivergence(blur=0.1, warm_start=True)
+    y = cloud(165, 30, dtype=dtype)
+    criterion(cloud(166, 40, dtype=dtype), y)
+    far = cloud(167, 40, dtype=dtype) * 3 - 5
+    torch.testing.assert_close(criterion(far, y), sinkdiv.sinkhorn_divergence(far, y, blur=0.1), rtol=1e-4, atol=0)
+    assert criterion._previous.converged is True
+
+
+def test_copies_of_a_warm_module_begin_anew():
+    criterion = sinkdiv.SinkhornDivergence(blur=0.2, warm_start=True)
+    criterion(cloud(168, 9), cloud(169, 8))
+    for copied in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
+        assert copied._previous is None
+        assert copied(cloud(168, 9), cloud(169, 8)) == sinkdiv.sinkhorn_divergence(
+            cloud(168, 9), cloud(169, 8), blur=0.2
+        )
+    assert "warm_start=True" in repr(criterion)
+    with pytest.raises(ValueError, match="warm_start"):
+        sinkdiv.SinkhornDivergence(blur=0.2, warm_start="yes")
