@@ -350,10 +350,12 @@ void product(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintpt
         const PackedOperand<T> operand(v, batch.batch, batch.m, k, packed.width(), packed.padded());
         const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
         const PerThread<double> sums(batch.threads, BLOCK * (k + 1));
+        const Product what = !gradient         ? Product::plan
+                             : batch.euclidean ? Product::gradient_of_distance
+                                               : Product::gradient_of_squares;
         completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
-            passes<T>().product(packed.pairs(b), {rows[b], columns[b], scale[b]}, operand[b],
-                                gradient ? Product::gradient : Product::plan, begin, end, scratch[thread],
-                                sums[thread], reinterpret_cast<T*>(out) + b * batch.n * k);
+            passes<T>().product(packed.pairs(b), {rows[b], columns[b], scale[b]}, operand[b], what, packed.x(b), begin,
+                                end, scratch[thread], sums[thread], reinterpret_cast<T*>(out) + b * batch.n * k);
         });
     }
     finish(completed);
@@ -482,12 +484,17 @@ double spread(const Batch& batch, int64_t b) {
         return double(*most) - double(*least);
     }
     const T* y = reinterpret_cast<const T*>(batch.y) + b * batch.m * batch.d;
-    std::vector<T> least(x, x + batch.d), most(x, x + batch.d);
-    const auto include = [&](const T* points, int64_t count) {
+    const int64_t d = batch.d;
+    std::vector<T> box(2 * d);
+    T* __restrict least = box.data();
+    T* __restrict most = least + d;
+    std::copy(x, x + d, least), std::copy(x, x + d, most);
+    const auto include = [&](const T* __restrict points, int64_t count) {
         for (int64_t i = 0; i < count; ++i)
-            for (int64_t k = 0; k < batch.d; ++k) {
-                least[k] = std::min(least[k], points[i * batch.d + k]);
-                most[k] = std::max(most[k], points[i * batch.d + k]);
+            for (int64_t k = 0; k < d; ++k) {
+                const T value = points[i * d + k];
+                least[k] = value < least[k] ? value : least[k];
+                most[k] = value > most[k] ? value : most[k];
             }
     };
     include(x, batch.n), include(y, batch.m);
@@ -510,11 +517,7 @@ class SmallBatchSolver {
     }
 
     int64_t memory() const {
-        const Batch& pairs = batch_.pairs;
-        const int64_t solve = passes<T>().small_memory(pairs.n, pairs.m, packed_.width());
-        const int64_t entries = scratch_size<T>(packed_.width()) + pairs.n + packed_.padded();
-        const int64_t gradient = entries * int64_t(sizeof(T)) + BLOCK * (pairs.d + 1) * 8 + 4 * 64;
-        return std::max(solve, gradient);
+        return passes<T>().small_memory(batch_.pairs.n, batch_.pairs.m, batch_.pairs.d, packed_.width());
     }
 
     int threads(int64_t work) const { return packed_.threads(work); }
@@ -528,46 +531,22 @@ class SmallBatchSolver {
         T* const numbers = raw_g + m;
         const double extent = spread<T>(batch_.pairs, b);
         numbers[2] = T(extent);
+        T* const gradient = reinterpret_cast<T*>(batch_.gradient);
         const int64_t checks = batch_.symmetric ? max_passes_ : std::max<int64_t>(max_passes_ / 2, 1);
         const SmallProblem<T> problem{packed_.pairs(b), input(batch_.a, b, n), input(batch_.b, b, m), batch_.eps,
                                       batch_.rho_f, batch_.rho_g, extent, batch_.symmetric, tol_, max_passes_,
                                       input(batch_.start, b, m), f, g, raw_f, raw_g,
                                       numbers, numbers + 1, reinterpret_cast<int64_t*>(batch_.passes) + b,
-                                      reinterpret_cast<float*>(batch_.history) + b * checks};
+                                      reinterpret_cast<float*>(batch_.history) + b * checks,
+                                      gradient ? gradient + b * n * batch_.pairs.d : nullptr,
+                                      wide_ ? (*wide_)[b] : Operand<T>{packed_.pairs(b).y, batch_.pairs.d, 0}};
         passes<T>().solve_small(problem, memory,
                                 {[](void* state) { return static_cast<Watch*>(state)->cancelled(); }, &watch});
-        if (batch_.gradient) differentiate(problem, b, memory);
     }
 
   private:
     static const T* input(uintptr_t address, int64_t b, int64_t stride) {
         return address ? reinterpret_cast<const T*>(address) + b * stride : nullptr;
-    }
-
-    static char* aligned(char* address) {
-        return reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(address) + 63) / 64 * 64);
-    }
-
-    // sum_j P_ij dc(x_i, y_j)/dx_i for the plan of the solution
-    void differentiate(const SmallProblem<T>& problem, int64_t b, char* memory) const {
-        const int64_t n = batch_.pairs.n, m = batch_.pairs.m, d = batch_.pairs.d, padded = packed_.padded();
-        double* const sums = reinterpret_cast<double*>(aligned(memory));
-        T* const scratch = reinterpret_cast<T*>(aligned(reinterpret_cast<char*>(sums + BLOCK * (d + 1))));
-        T* const u = scratch + scratch_size<T>(packed_.width());
-        T* const h = u + n;
-        exponents(problem.a, problem.f, scale_[b], n, u);
-        exponents(problem.b, problem.g, scale_[b], m, h);
-        std::fill(h + m, h + padded, T(LOWEST));
-        const Operand<T> operand = wide_ ? (*wide_)[b] : Operand<T>{problem.pairs.y, d, 0};
-        T* const out = reinterpret_cast<T*>(batch_.gradient) + b * n * d;
-        for (int64_t begin = 0; begin < n; begin += BLOCK)
-            passes<T>().product(problem.pairs, {u, h, scale_[b]}, operand, Product::gradient, begin,
-                                std::min(begin + BLOCK, n), scratch, sums, out);
-    }
-
-    static void exponents(const T* weights, const T* potential, T scale, int64_t count, T* out) {
-        for (int64_t i = 0; i < count; ++i)
-            out[i] = weights[i] > 0 ? T(std::log2(weights[i]) + potential[i] * scale) : T(LOWEST);
     }
 
     const SmallBatch& batch_;

@@ -16,7 +16,7 @@ enum class Form {
 // The pairs of one problem. Columns are packed tile by tile, coordinate by coordinate, and padded with zeros.
 template <class T>
 struct Pairs {
-    const T* x;          // rows, (n, d); for a matrix its rows (n, d = m)
+    const T* x;          // rows, (n, d); for a matrix its rows, with d entries from one to the next
     const T* y;          // columns, (tiles, d, width)
     const T* x_squares;  // |x_i|^2, (n), for squared_product
     const T* y_squares;  // |y_j|^2, (tiles, width)
@@ -43,8 +43,8 @@ struct Operand {
     int64_t k, stride;  // stride: padded k of a wide operand, 0 for a narrow one
 };
 
-// What a plan product is of.
-enum class Product { plan, gradient };
+// What is multiplied: the plan itself, or its product with the derivative of the cost in the rows' points.
+enum class Product { plan, gradient_of_squares, gradient_of_distance };
 
 // A whole problem, small enough for one thread. Weights a (n) and b (m); potentials f, raw_f (n) and g, raw_g (m).
 template <class T>
@@ -61,6 +61,8 @@ struct SmallProblem {
     T *error, *value;            // one number each: the marginal error, the dual value
     int64_t* passes;
     float* history;  // the error at each check, NaN above the target eps
+    T* gradient;     // sum_j P_ij dC_ij/dx_i (n, d), or null; then the columns' points are wanted as an operand:
+    Operand<T> operand;
 };
 
 // Asked at each step of a long computation: must it end?
@@ -81,9 +83,9 @@ struct Passes {
     void (*costs)(const Pairs<T>&, int64_t begin, int64_t end, T* scratch, T* out);
     // -eps ln 2 * log2 sum_j 2^z_ij
     void (*softmin)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* sums, T* out);
-    // sum_j P_ij v_jk; or sum_j P_ij dC_ij/dx_ik where V holds the columns themselves
-    void (*product)(const Pairs<T>&, const Scores<T>&, const Operand<T>&, Product, int64_t begin, int64_t end,
-                    T* scratch, double* sums, T* out);
+    // sum_j P_ij v_jk; or sum_j P_ij dC_ij/dx_ik, where V holds the columns' points and `points` the rows' (n, k)
+    void (*product)(const Pairs<T>&, const Scores<T>&, const Operand<T>&, Product, const T* points, int64_t begin,
+                    int64_t end, T* scratch, double* sums, T* out);
     // sum_j P_ij, and added to `columns`: sum_i P_ij
     void (*marginals)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* columns,
                       T* out);
@@ -92,7 +94,7 @@ struct Passes {
     // sum_j b_j s (C_ij + eps log s) for the density s = 2^z_ij + p_i q_j
     void (*corrected_primal)(const Pairs<T>&, const Scores<T>&, const T* b, const T* p, const T* q, int64_t begin,
                              int64_t end, T* scratch, double* out);
-    int64_t (*small_memory)(int64_t n, int64_t m, int64_t width);  // bytes
+    int64_t (*small_memory)(int64_t n, int64_t m, int64_t d, int64_t width);  // bytes
     void (*solve_small)(const SmallProblem<T>&, char* memory, Cancelled);
 };
 

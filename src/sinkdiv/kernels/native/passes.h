@@ -292,34 +292,38 @@ inline void add_wide_product(const T* w, int64_t width, const T* v, int64_t stri
                 for (int c = 0; c < VECTORS; ++c) sum[r][c] += weight * values[c];
             }
         }
-        for (int r = 0; r < rows; ++r)
-            for (int64_t e = 0; e < VECTORS * LANES && l + e < k; ++e)
-                sums[r * k + l + e] += double(sum[r][e / LANES][e % LANES]);
+        const int64_t wanted = k - l < VECTORS * LANES ? k - l : VECTORS * LANES;
+        for (int r = 0; r < rows; ++r) {
+            T partial[VECTORS * LANES];
+            for (int c = 0; c < VECTORS; ++c) store(partial + c * LANES, sum[r][c]);
+            double* const into = sums + r * k + l;
+            for (int64_t e = 0; e < wanted; ++e) into[e] += double(partial[e]);
+        }
     }
 }
 
 template <class T>
-void product(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, Product what, int64_t begin, int64_t end,
-             T* scratch, double* sums, T* out) {
+void product(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, Product what, const T* points, int64_t begin,
+             int64_t end, T* scratch, double* sums, T* out) {
     const int64_t k = v.k;
     T* costs = scratch;
     T* plan = scratch + ROWS * p.width;
     double* masses = sums + BLOCK * k;  // row sums of the weights, for the wide gradient
-    const bool gradient = what == Product::gradient;
+    const bool gradient = what != Product::plan;
     for (int64_t e = 0; e < BLOCK * (k + 1); ++e) sums[e] = 0;
     sweep(p, begin, end, costs, [&](int64_t tile, int64_t row, int rows, T* c) {
         for (int r = 0; r < ROWS; ++r) {
             const int own = r < rows ? r : rows - 1;
             T* weights = plan + r * p.width;
             plan_row(c + own * p.width, s.h + tile * p.width, s.u[row + own], s.scale, p.width, weights);
-            if (gradient && p.form == Form::distance) divide_by_distance(c + own * p.width, p.width, weights);
+            if (what == Product::gradient_of_distance) divide_by_distance(c + own * p.width, p.width, weights);
         }
         if (v.stride == 0) {
             for (int r = 0; r < rows; ++r)
                 for (int64_t l = 0; l < k; ++l) {
                     const T* values = v.values + (tile * k + l) * p.width;
                     sums[(row + r - begin) * k + l] +=
-                        double(gradient ? dot_difference(plan + r * p.width, p.x[(row + r) * k + l], values, p.width)
+                        double(gradient ? dot_difference(plan + r * p.width, points[(row + r) * k + l], values, p.width)
                                         : dot(plan + r * p.width, values, p.width));
                 }
         } else {
@@ -330,11 +334,11 @@ void product(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, Product
                 for (int r = 0; r < rows; ++r) masses[row + r - begin] += double(total(plan + r * p.width, p.width));
         }
     });
-    const double factor = gradient && p.form != Form::distance ? 2.0 : 1.0;
+    const double factor = what == Product::gradient_of_squares ? 2.0 : 1.0;
     for (int64_t i = begin; i < end; ++i)
         for (int64_t l = 0; l < k; ++l) {
             double result = sums[(i - begin) * k + l];
-            if (gradient && v.stride != 0) result = masses[i - begin] * double(p.x[i * k + l]) - result;
+            if (gradient && v.stride != 0) result = masses[i - begin] * double(points[i * k + l]) - result;
             out[i * k + l] = T(factor * result);
         }
 }

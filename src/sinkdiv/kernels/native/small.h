@@ -257,11 +257,12 @@ class History {
 };
 
 template <class T>
-int64_t small_memory(int64_t n, int64_t m, int64_t width) {
+int64_t small_memory(int64_t n, int64_t m, int64_t d, int64_t width) {
     const int64_t size_n = padded(n), size_m = padded(m), largest_side = size_n > size_m ? size_n : size_m;
     const int64_t entries = n * size_m + 8 * (size_n + size_m) + 4 * largest_side + 2 * ROWS * width;
-    const int64_t doubles = (2 * DEPTH + 6) * largest_side;
-    return entries * int64_t(sizeof(T)) + doubles * 8 + 64 * 64;
+    const int64_t doubles = (2 * DEPTH + 6) * largest_side + BLOCK * (d + 1);
+    const int64_t gradient = scratch_size<T>(width) + m + width;
+    return (entries + gradient) * int64_t(sizeof(T)) + doubles * 8 + 64 * 64;
 }
 
 // What both solvers share: the stored costs, the two sides, the best iterate.
@@ -310,6 +311,28 @@ struct SmallSolve {
         if (problem.symmetric) return;
         std::memcpy(problem.g, columns.potential, columns.count * sizeof(T));
         std::memcpy(problem.raw_g, columns.raw, columns.count * sizeof(T));
+    }
+
+    // The gradient in the rows' points of the best iterate, from the stored costs.
+    void differentiate() {
+        if (!problem.gradient) return;
+        const Pairs<T>& p = problem.pairs;
+        const T scale = scale_of(problem.eps);
+        std::memcpy(rows.potential, problem.f, rows.count * sizeof(T));
+        rows.send(scale);
+        std::memcpy(columns.potential, problem.g, columns.count * sizeof(T));
+        columns.send(scale);
+        const int64_t all = p.tiles() * p.width;
+        T* const h = arena.take<T>(all);
+        for (int64_t j = 0; j < all; ++j) h[j] = j < columns.count ? columns.exponents[j] : T(LOWEST);
+        Pairs<T> stored = p;
+        stored.x = costs, stored.d = columns.size, stored.form = Form::matrix;
+        const Product what = p.form == Form::distance ? Product::gradient_of_distance : Product::gradient_of_squares;
+        T* const scratch = arena.take<T>(scratch_size<T>(p.width));
+        double* const sums = arena.take<double>(BLOCK * (p.d + 1));
+        for (int64_t begin = 0; begin < p.n; begin += BLOCK)
+            product(stored, {rows.exponents, h, scale}, problem.operand, what, p.x, begin,
+                    begin + BLOCK < p.n ? begin + BLOCK : p.n, scratch, sums, problem.gradient);
     }
 
     // What the dual gains from a potential (n), in double; see certificate.py.
@@ -408,6 +431,7 @@ class Accelerated : SmallSolve<T> {
             }
         }
         Base::report_value();
+        Base::differentiate();
     }
 
   private:
@@ -560,6 +584,7 @@ class Symmetric : SmallSolve<T> {
             advance(eps, damping, averaging, step > 0);
         }
         Base::report_value();
+        Base::differentiate();
     }
 
   private:
