@@ -47,7 +47,7 @@ def evaluate(problem: Problem, g: Tensor, eps: Tensor, *, translate: bool = True
         g, raw_f = problem.translated(g, raw_f, eps)
     f = problem.damped(raw_f, eps, side=0)
     raw_g = problem.raw_potential(f, eps, side=1)
-    error = float(problem.residual(problem.marginal(g, raw_g, eps, side=1), g, side=1))
+    error = float(problem.residual(g, raw_g, eps, side=1))
     return Point(g, f, problem.damped(raw_g, eps, side=1), error, float(problem.dual(f, g, eps)))
 
 
@@ -93,10 +93,10 @@ def over_relaxed(problem: Problem, limits: Limits, omega: float | None = None) -
     factor = omega or 1.0
     while passes + 2 <= limits.max_passes:
         raw_f = problem.raw_potential(g, eps, side=0)
-        rows = float(problem.residual(problem.marginal(f, raw_f, eps, side=0), f, side=0))
+        rows = float(problem.residual(f, raw_f, eps, side=0))
         f = f + factor * (problem.damped(raw_f, eps, side=0) - f)
         raw_g = problem.raw_potential(f, eps, side=1)
-        error = rows + float(problem.residual(problem.marginal(g, raw_g, eps, side=1), g, side=1))
+        error = rows + float(problem.residual(g, raw_g, eps, side=1))
         g = g + factor * (problem.damped(raw_g, eps, side=1) - g)
         passes += 2
         history.append((passes, error))
@@ -258,7 +258,7 @@ def averaged(problem: Problem, limits: Limits) -> History:
         updated = problem.damped(raw, eps, side=0)
         f = torch.where(problem.a > 0, f, updated)
         passes += 1
-        history.append((passes, 2 * float(problem.residual(problem.marginal(f, raw, eps, side=0), f, side=0))))
+        history.append((passes, 2 * float(problem.residual(f, raw, eps, side=0))))
         if history[-1][1] <= limits.tol:
             break
         f = (f + updated) / 2

@@ -49,7 +49,7 @@ def accelerated(problem: Problem, limits: Limits, start: Start | None = None) ->
         g, raw_f = problem.translated(g, problem.raw_potential(g, eps, side=0), eps)
         f = problem.damped(raw_f, eps, side=0)
         raw_g = problem.raw_potential(f, eps, side=1)
-        error = problem.residual(problem.marginal(g, raw_g, eps, side=1), g, side=1)
+        error = problem.residual(g, raw_g, eps, side=1)
         if progress.record(Iterate(f, g, raw_f, raw_g, error), annealing.at_target(), 2 * (step + 1), eps):
             break
         updated = problem.damped(raw_g, eps, side=1)

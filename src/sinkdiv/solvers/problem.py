@@ -108,10 +108,19 @@ class Problem:
         weights = self.a if side == 0 else self.b
         return weights * torch.exp((potential - raw) / eps)
 
-    def residual(self, marginal: Tensor, potential: Tensor, side: int) -> Tensor:
-        """The L1 distance (B,) of a marginal from its target, relative to the target's mass."""
-        target = self.target(potential, side)
-        return (marginal - target).abs().sum(-1) / target.sum(-1)
+    def residual(self, potential: Tensor, raw: Tensor, eps: Tensor, side: int) -> Tensor:
+        """The L1 distance (B,) of the plan's marginal on this side from its target, relative to the target's mass.
+
+        ``raw`` is the softmin of the other potential. Targets are taken relative to their largest entry: where marginals
+        are soft and costs many times ρ, they may all be beyond the range of the dtype.
+        """
+        weights = self.a if side == 0 else self.b
+        shift = potential / self.rho[side]
+        logs = weights.log() - shift
+        target = torch.exp(logs - logs.amax(-1, keepdim=True))
+        ratio = torch.exp((potential - raw) / eps + shift)
+        differences = torch.where(weights > 0, target * (ratio - 1).abs(), 0.0)
+        return differences.sum(-1) / target.sum(-1)
 
     def dual(self, f: Tensor, g: Tensor, eps: Tensor) -> Tensor:
         """The dual value (B,) relative to ε·mass, up to a constant, in float64; f is the optimal one for this g."""

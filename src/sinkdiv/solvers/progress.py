@@ -95,7 +95,7 @@ class Progress:
         else:
             raw_g = problem.raw_potential(f, eps, side=1)
         sides = 2 if problem.symmetric else 1
-        error = sides * problem.residual(problem.marginal(g, raw_g, eps, side=1), g, side=1)
+        error = sides * problem.residual(g, raw_g, eps, side=1)
         self._keep(Iterate(f, g, raw_f, raw_g, error), error, annealing)
         self.passes = torch.where(annealing, self.passes + 2, self.passes)
 
@@ -107,7 +107,7 @@ class Progress:
 
 def statuses(errors: Sequence[float], spreads: Sequence[float], problem: Problem, limits: Limits) -> tuple[Status, ...]:
     """How each problem of a solve ended that nobody stopped, from its marginal error and the spread of its cost."""
-    if max(errors) <= limits.tol and _resolution(max(spreads), problem) <= limits.tol:
+    if all(error <= limits.tol for error in errors) and _resolution(max(spreads), problem) <= limits.tol:
         return (Status.CONVERGED,) * len(errors)
     return tuple(_status_of(error, spread, problem, limits) for error, spread in zip(errors, spreads, strict=True))
 

@@ -18,6 +18,9 @@ from sinkdiv.solvers.progress import statuses
 #: Costs of one problem that are stored: 4 MB in float32, about a core's cache.
 ENTRIES = 2**20
 
+#: Convergence tests of one problem that its history has room for.
+RECORDED = 2**14
+
 
 def is_small(problem: Problem, limits: Limits) -> bool:
     """Whether `solve_small` takes this problem: small, on a CPU, and watched by nobody."""
@@ -55,7 +58,7 @@ class _Results:
         self.results = torch.empty(batch, sum(self.sizes), dtype=dtype)
         self.passes = torch.empty(batch, dtype=torch.int64)
         checks = limits.max_passes if symmetric else max(1, limits.max_passes // 2)
-        self.history = torch.empty(batch, checks, dtype=torch.float32)
+        self.history = torch.empty(batch, min(checks, RECORDED), dtype=torch.float32)
         self.gradient = torch.empty_like(pairs.x) if differentiate and isinstance(pairs, native.Pairs) else None
         a = problem.a.contiguous()
         self.weights = (a, a if symmetric else problem.b.contiguous())
@@ -76,11 +79,15 @@ class _Results:
 
     def _history(self) -> History:
         step = 1 if self.problem.symmetric else 2
-        last = int(self.passes.max()) // step
+        spent = int(self.passes.max())
+        last = min(spent // step, self.history.shape[1])
         checks = torch.arange(last)[None, :]
         # A problem that is done counts with the error it was done with.
         done = checks >= (self.passes // step)[:, None]
         errors = torch.where(done, self.error[:, None].float(), self.history[:, :last])
         worst = errors.amax(0)  # NaN where one is above its target ε
         at_target = ~worst.isnan()
-        return tuple(zip(((checks[0] + 1) * step)[at_target].tolist(), worst[at_target].tolist(), strict=True))
+        history = list(zip(((checks[0] + 1) * step)[at_target].tolist(), worst[at_target].tolist(), strict=True))
+        if last < spent // step:
+            history.append((spent, float(self.error.max())))
+        return tuple(history)

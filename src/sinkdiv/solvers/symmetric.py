@@ -27,7 +27,7 @@ def symmetric(problem: Problem, limits: Limits, start: Start | None = None) -> S
         updated = problem.damped(raw, eps, side=0)
         # A point without mass sends nothing back, so there is nothing to average: its potential is the softmin itself.
         f = torch.where(a > 0, f, updated)
-        error = 2 * problem.residual(problem.marginal(f, raw, eps, side=0), f, side=0)
+        error = 2 * problem.residual(f, raw, eps, side=0)
         if progress.record(Iterate(f, f, raw, raw, error), torch.ones_like(averaging), step + 1, eps):
             break
         r = (updated - f) / eps

@@ -166,7 +166,8 @@ def small_batch(
     return _native.SmallBatch(
         pairs._batch, eps, *rho, symmetric, weights[0].data_ptr(), weights[1].data_ptr(),
         0 if start is None else start.data_ptr(),
-        results.data_ptr(), passes.data_ptr(), history.data_ptr(), 0 if gradient is None else gradient.data_ptr(),
+        results.data_ptr(), passes.data_ptr(), history.data_ptr(),
+        0 if gradient is None else gradient.data_ptr(), history.shape[1],
     )  # fmt: skip
 
 

@@ -471,6 +471,7 @@ struct SmallBatch {
     double eps, rho_f, rho_g;
     bool symmetric;
     uintptr_t a, b, start, results, passes, history, gradient;
+    int64_t checks;  // that the history of a problem has room for
 
     int64_t result_size() const { return 2 * pairs.n + (symmetric ? 0 : 2 * pairs.m) + 3; }
 };
@@ -532,12 +533,11 @@ class SmallBatchSolver {
         const double extent = spread<T>(batch_.pairs, b);
         numbers[2] = T(extent);
         T* const gradient = reinterpret_cast<T*>(batch_.gradient);
-        const int64_t checks = batch_.symmetric ? max_passes_ : std::max<int64_t>(max_passes_ / 2, 1);
         const SmallProblem<T> problem{packed_.pairs(b), input(batch_.a, b, n), input(batch_.b, b, m), batch_.eps,
                                       batch_.rho_f, batch_.rho_g, extent, batch_.symmetric, tol_, max_passes_,
                                       input(batch_.start, b, m), f, g, raw_f, raw_g,
                                       numbers, numbers + 1, reinterpret_cast<int64_t*>(batch_.passes) + b,
-                                      reinterpret_cast<float*>(batch_.history) + b * checks,
+                                      reinterpret_cast<float*>(batch_.history) + b * batch_.checks, batch_.checks,
                                       gradient ? gradient + b * n * batch_.pairs.d : nullptr,
                                       wide_ ? (*wide_)[b] : Operand<T>{packed_.pairs(b).y, batch_.pairs.d, 0}};
         passes<T>().solve_small(problem, memory,
@@ -619,9 +619,9 @@ NB_MODULE(_native, m) {
         .def("__init__",
              [](SmallBatch* self, const Batch& pairs, double eps, double rho_f, double rho_g, bool symmetric,
                 uintptr_t a, uintptr_t b, uintptr_t start, uintptr_t results, uintptr_t passes, uintptr_t history,
-                uintptr_t gradient) {
-                 new (self) SmallBatch{pairs, eps,   rho_f,   rho_g,  symmetric, a,
-                                       b,     start, results, passes, history,   gradient};
+                uintptr_t gradient, int64_t checks) {
+                 new (self) SmallBatch{pairs, eps,     rho_f,  rho_g,   symmetric, a,     b,
+                                       start, results, passes, history, gradient,  checks};
              });
     m.def("solve_small", [](bool wide, const std::vector<SmallBatch*>& batches, double tol, int64_t max_passes) {
         SINKDIV_BOTH(solve_small)(batches, tol, max_passes);

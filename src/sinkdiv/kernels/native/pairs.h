@@ -60,7 +60,8 @@ struct SmallProblem {
     T *f, *g, *raw_f, *raw_g;    // results, as in solvers/problem.py
     T *error, *value;            // one number each: the marginal error, the dual value
     int64_t* passes;
-    float* history;  // the error at each check, NaN above the target eps
+    float* history;  // the error at each of the first `checks` checks, NaN above the target eps
+    int64_t checks;
     T* gradient;     // sum_j P_ij dC_ij/dx_i (n, d), or null; then the columns' points are wanted as an operand:
     Operand<T> operand;
 };

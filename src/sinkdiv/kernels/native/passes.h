@@ -157,29 +157,27 @@ template <class T, int D>
 inline bool add_tile_unseen(const Pairs<T>& p, const T* h, T scale, int64_t row, int rows, int64_t tile,
                             Running<T> running) {
     constexpr int LANES = Simd<T>::LANES;
-    // Coordinates are scaled, so that scores need no factor.
-    const T root_scale = T(__builtin_sqrt(double(scale)));
-    T x[ROWS][D], tops[ROWS];
+    T x[ROWS][D], offsets[ROWS];  // a cost to begin with that takes the largest score off
     for (int r = 0; r < ROWS; ++r) {
         const int own = r < rows ? r : rows - 1;
-        for (int k = 0; k < D; ++k) x[r][k] = p.x[(row + own) * D + k] * root_scale;
-        tops[r] = running.tops[own];
+        for (int k = 0; k < D; ++k) x[r][k] = p.x[(row + own) * D + k];
+        offsets[r] = running.tops[own] / scale;
     }
     const T* y = p.y + tile * D * p.width;
     Vector<T> sums[ROWS] = {};
     for (int64_t j = 0; j < p.width; j += LANES) {
         Vector<T> columns[D];
-        for (int k = 0; k < D; ++k) columns[k] = load(y + k * p.width + j) * root_scale;
+        for (int k = 0; k < D; ++k) columns[k] = load(y + k * p.width + j);
         const Vector<T> sent = load(h + j);
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
-            Vector<T> z = sent - tops[r];
+            Vector<T> cost = fill(offsets[r]);
 #pragma GCC unroll 8
             for (int k = 0; k < D; ++k) {
                 const Vector<T> difference = x[r][k] - columns[k];
-                z -= difference * difference;
+                cost += difference * difference;
             }
-            sums[r] += exp2_guarded<T>(z);
+            sums[r] += exp2_guarded<T>(score(cost, sent, scale));
         }
     }
     T totals[ROWS];

@@ -99,24 +99,41 @@ struct Side {
             exponents[j] = weights[j] > 0 ? log_weights[j] + potential[j] * scale : T(LOWEST);
     }
 
-    // weights * exp(-potential / rho), into `work`, and its sum
-    double target() {
+    // The wanted marginal, weights * exp(-potential / rho), in units of its largest entry: it may be beyond the range of
+    // T. Left in `work`; returns its sum, and in `top` the unit's logarithm (base 2).
+    double target(double& top) {
         if (!soft()) {
             std::memcpy(work, weights, size * sizeof(T));
+            top = 0;
             return mass;
         }
         const T rate = T(-LOG2E / rho);
-        for (int64_t j = 0; j < size; ++j) exponents[j] = potential[j] * rate;
-        weighted_exp2(weights, exponents, size, work);
+        T most = T(LOWEST);
+        for (int64_t j = 0; j < size; ++j) {
+            exponents[j] = weights[j] > 0 ? log_weights[j] + potential[j] * rate : T(LOWEST);
+            most = exponents[j] > most ? exponents[j] : most;
+        }
+        for (int64_t j = 0; j < size; ++j) exponents[j] -= most, work[j] = T(1);
+        weighted_exp2(work, exponents, size, work);
+        top = most;
         return total_wide(work, size);
+    }
+
+    // The logarithm (base 2) of the wanted marginal's mass.
+    double log_target() {
+        double top;
+        const double total = target(top);
+        return top + __builtin_log2(total);
     }
 
     // The relative L1 distance of the plan's marginal from its target; destroys `exponents` and `sums`.
     double residual(T scale) {
-        const double wanted = target();
-        for (int64_t j = 0; j < size; ++j) exponents[j] = (potential[j] - raw[j]) * scale;
-        weighted_exp2(weights, exponents, size, sums);
-        for (int64_t j = 0; j < size; ++j) sums[j] = __builtin_fabs(double(sums[j]) - double(work[j]));
+        double top;
+        const double wanted = target(top);
+        const T rate = soft() ? T(LOG2E / rho) : T(0);
+        for (int64_t j = 0; j < size; ++j) exponents[j] = (potential[j] - raw[j]) * scale + potential[j] * rate;
+        weighted_exp2(work, exponents, size, sums);
+        for (int64_t j = 0; j < size; ++j) sums[j] = T(__builtin_fabs(double(sums[j]) - double(work[j])));
         return total_wide(sums, size) / wanted;
     }
 };
@@ -279,6 +296,9 @@ struct SmallSolve {
           rows(arena, given.a, given.pairs.n, given.rho_f),
           columns(arena, given.b, given.pairs.m, given.rho_g) {
         const int64_t n = rows.count, m = columns.count;
+        *problem.error = T(__builtin_inf());  // until there is an iterate at the target
+        std::memset(problem.f, 0, n * sizeof(T)), std::memset(problem.raw_f, 0, n * sizeof(T));
+        std::memset(problem.g, 0, m * sizeof(T)), std::memset(problem.raw_g, 0, m * sizeof(T));
         costs = arena.zeros<T>(n * columns.size);
         row_buffer = arena.take<T>(rows.size > columns.size ? rows.size : columns.size);
         const Pairs<T>& p = given.pairs;
@@ -410,7 +430,7 @@ class Accelerated : SmallSolve<T> {
             for (int64_t j = 0; j < size_; ++j) image_[j] = columns.raw[j] * damping_g;
             const double error = columns.residual(scale);
             *problem.passes = 2 * (step + 1);
-            problem.history[step] = level == 0 ? float(error) : __builtin_nanf("");
+            if (step < problem.checks) problem.history[step] = level == 0 ? float(error) : __builtin_nanf("");
             if (level == 0) {
                 Base::keep_best(error, best);
                 if (best <= problem.tol) break;
@@ -454,8 +474,8 @@ class Accelerated : SmallSolve<T> {
         T* const f = rows.potential;
         const T damping = T(rows.damping(eps_));
         for (int64_t i = 0; i < rows.size; ++i) f[i] = rows.raw[i] * damping;
-        const double a = rows.target(), b = columns.target();
-        const double t = (__builtin_log(b) - __builtin_log(a)) / (1 / (rows.rho + eps_) + 1 / columns.rho);
+        const double excess = (columns.log_target() - rows.log_target()) / LOG2E;
+        const double t = excess / (1 / (rows.rho + eps_) + 1 / columns.rho);
         for (int64_t j = 0; j < size_; ++j) columns.potential[j] += T(t);
         for (int64_t i = 0; i < rows.size; ++i) rows.raw[i] -= T(t);
     }
@@ -576,7 +596,7 @@ class Symmetric : SmallSolve<T> {
                 if (!(rows.weights[i] > 0)) f[i] = rows.raw[i] * damping;
             const double error = 2 * rows.residual(scale);
             *problem.passes = step + 1;
-            problem.history[step] = float(error);
+            if (step < problem.checks) problem.history[step] = float(error);
             Base::keep_best(error, best);
             if (best <= problem.tol) break;
             averaging = averaging || error > last_error;

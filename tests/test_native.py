@@ -1,0 +1,928 @@
+"""The native kernels against their specification, `sinkdiv.kernels.reference`, evaluated in float64.
+
+Tolerances are derived, not guessed. A plan's entry is exp(z) with z = u_i + h_j − C_ij/ε, and rounding changes z by a
+few units of its terms' sizes: |u_i| + |h_j| + (C_ij + δ_ij)/ε, where δ_ij is what forming the cost may lose besides,
+in units:
+
+- squared distances in up to 4 dimensions come from scaled coordinates: δ = 2|x−y|(|x|+|y|);
+- squared distances in more than 8 dimensions may come from a product, where this is harmless: δ = ½√d |x||y|, else 0;
+- a sum of d squares carries about √d units of itself.
+
+So each entry has its own bound, and a reduction the same reduction of its entries' bounds. `UNITS` is the one factor
+in front: of 10,000 random problems the worst needed 2.7 (a gradient), most operations 1.5.
+"""
+
+import math
+import multiprocessing
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import sinkdiv
+from problems import cloud, weights
+from sinkdiv import kernels
+from sinkdiv.commands import run
+from sinkdiv.costs import find_cost
+from sinkdiv.geometry import CloudGeometry, MatrixGeometry
+from sinkdiv.kernels import native, reference
+from sinkdiv.solvers import Limits, Problem, Start, small, solve
+
+COSTS = ["sqeuclidean", "euclidean"]
+
+INSTRUCTION_SETS = native._native.supported_instruction_sets() if native.available else ["none"]
+
+#: How many units (finfo.eps) of its bound a result may be off; see above.
+UNITS = 6.0
+
+needs_native = pytest.mark.skipif(not native.available, reason="the native extension was not built")
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def instruction_set(request):
+    """Each of those that this processor supports."""
+    if not native.available:
+        pytest.skip("the native extension was not built")
+    before = native.instruction_set()
+    native._native.use_instruction_set(request.param)
+    yield request.param
+    native._native.use_instruction_set(before)
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads for a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+# Random problems, and the bounds of their roundings.
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a random problem looks like; ``eps`` is relative to the largest cost, ``scale`` the size of the cloud."""
+
+    seed: int = 0
+    batch: int = 1
+    n: int = 5
+    m: int = 7
+    d: int = 2
+    eps: float = 0.1
+    scale: float = 1.0
+    empty: str = "none"
+    coincident: bool = False
+
+
+SHAPES = st.builds(
+    Shape,
+    seed=st.integers(0, 9999),
+    batch=st.integers(1, 3),
+    n=st.sampled_from([1, 2, 3, 5, 6, 7, 13, 47, 48, 49, 97]),
+    m=st.sampled_from([1, 2, 3, 15, 16, 17, 31, 65, 511, 512, 513, 1025]),
+    d=st.sampled_from([1, 2, 3, 4, 5, 8, 9, 12, 13, 63, 64, 65, 129, 784, 1000]),
+    eps=st.floats(-4, 3).map(lambda exponent: 10**exponent),
+    scale=st.sampled_from([1e-3, 1.0, 1e3]),
+    empty=st.sampled_from(["none", "some", "all but one", "all but the last tile", "first"]),
+    coincident=st.booleans(),
+)
+
+NASTY = [
+    Shape(n=1, m=1, d=1),
+    Shape(n=1, m=1, d=1000, coincident=True),
+    Shape(n=50, m=1025, d=3, eps=1e-4, empty="all but the last tile"),
+    Shape(n=7, m=1025, d=1, eps=1e-4, empty="all but one"),
+    Shape(n=7, m=513, d=4, eps=1e-3, scale=1e3, coincident=True),
+    Shape(n=7, m=513, d=9, eps=1e-4, scale=1e-3, empty="first"),
+    Shape(n=5, m=513, d=784, eps=1e-4),
+    Shape(n=5, m=513, d=784, eps=1e3),
+    Shape(batch=3, n=13, m=511, d=8, eps=1e-2, empty="some"),
+]
+
+
+def nasty(function):
+    """Besides random examples, the fixed ones."""
+    for shape in NASTY:
+        function = example(shape=shape)(function)
+    return function
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem in one dtype, and the same numbers in float64 with their costs."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    a: torch.Tensor
+    b: torch.Tensor
+    u: torch.Tensor
+    h: torch.Tensor
+    log_u: torch.Tensor
+    log_h: torch.Tensor
+    eps: torch.Tensor
+    C: torch.Tensor
+    """Costs in float64, from differences in every dimension."""
+    lost: torch.Tensor
+    """By how many units of float64 or float32 the cost of a pair may be off."""
+
+    def wide(self, *names):
+        return tuple(getattr(self, name).double() for name in names)
+
+    def exponent_units(self, *rows_and_columns):
+        """(B, n, m): by how many units an exponent may be off."""
+        u, h, eps = self.wide(*rows_and_columns, "eps")
+        h = torch.where(h.isinf(), 0.0, h)
+        return 1 + u.abs()[:, :, None] + h.abs()[:, None] + (self.C + self.lost) / eps[:, :, None]
+
+
+def exact_costs(x, y, name):
+    """Costs in float64 from differences, one row at a time."""
+    rows = [(x[:, i, None] - y).square().sum(-1) for i in range(x.shape[1])]
+    squares = torch.stack(rows, 1)
+    return squares if name == "sqeuclidean" else squares.sqrt()
+
+
+def lost_units(x, y, C, eps, name, centred=False):
+    """δ_ij of the docstring above plus the sum's √d, for points in their dtype. ``centred``: subtracting a centre has
+    rounded coordinates."""
+    unit = torch.finfo(x.dtype).eps
+    x, y, eps = x.double(), y.double(), eps.double()[:, :, None]
+    d = x.shape[-1]
+    size_x, size_y = x.norm(dim=-1)[:, :, None], y.norm(dim=-1)[:, None]
+    lost = math.sqrt(d) * C
+    if name == "sqeuclidean":
+        if centred:
+            lost = lost + 2 * C.sqrt() * (size_x + size_y)
+        if d > 8:
+            # Harmless: the rounding of 2|x||y| changes no exponent (of base 2) by more than 1e-4.
+            worst = 2 * unit * size_x.amax(1, keepdim=True) * size_y.amax(2, keepdim=True) / (eps * math.log(2))
+            lost = lost + torch.where(worst < 1.01e-4, max(2, math.sqrt(d) / 2) * size_x * size_y, 0.0)
+    elif centred:
+        lost = lost + size_x + size_y
+    return lost
+
+
+def make(shape, dtype, name, matrix=False):
+    """Weights, potentials as large as the costs, and rows whose masses are the weights."""
+    generator = torch.Generator().manual_seed(shape.seed)
+
+    def uniform(*size):
+        return torch.rand(*size, generator=generator, dtype=torch.float64)
+
+    batch, m, d = shape.batch, shape.m, shape.d
+    n = max(1, min(shape.n, 2_000_000 // (batch * m * d)))
+    x, y = shape.scale * (uniform(batch, n, d) - 0.5), shape.scale * (uniform(batch, m, d) - 0.3)
+    if shape.coincident:
+        y[:, : min(n, m)] = x[:, : min(n, m)]
+    x, y = x.to(dtype), y.to(dtype)
+    C = exact_costs(x.double(), y.double(), name)
+    if matrix:  # costs as they are given, which nothing forms and loses
+        C = C.to(dtype).double()
+    largest = shape.scale**2 * d if name == "sqeuclidean" else shape.scale * math.sqrt(d)
+    eps = (shape.eps * largest * torch.arange(1.0, batch + 1, dtype=torch.float64)[:, None]).to(dtype)
+    a, b = 0.1 + uniform(batch, n), 0.1 + uniform(batch, m)
+    if n > 1:
+        a[:, 0] = 0
+    columns = torch.arange(m)
+    kept = {
+        "none": columns >= 0,
+        "some": columns % 3 != 1,
+        "first": columns > 0,
+        "all but one": columns == m // 2,
+        "all but the last tile": columns >= (m - 1) // 512 * 512,
+    }[shape.empty]
+    if kept.any():
+        b = b * kept
+    a, b = (a / a.sum(-1, keepdim=True)).to(dtype), (b / b.sum(-1, keepdim=True)).to(dtype)
+    log_h = (largest * (uniform(batch, m) - 0.5) / eps.double()).to(dtype)
+    h = b.log() + log_h
+    exponents = log_h.double()[:, None] - C / eps.double()[:, :, None]
+    log_u = (-exponents.logsumexp(-1)).to(dtype)
+    u = a.log() - torch.logsumexp(h.double()[:, None] - C / eps.double()[:, :, None], -1).to(dtype)
+    lost = torch.zeros_like(C) if matrix else lost_units(x, y, C, eps, name)
+    return Case(x, y, a, b, u, h, log_u, log_h, eps, C, lost)
+
+
+def check(operation, actual, expected, bound, dtype):
+    """|actual − expected| ≤ UNITS · unit · bound, where entries below the normal range may have become 0."""
+    assert actual.dtype == dtype
+    assert actual.shape == expected.shape
+    unit, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+    excess = ((actual.double() - expected).abs() - 1e5 * tiny).clamp(min=0) / (unit * bound + tiny)
+    worst = float(excess.max())
+    assert worst <= UNITS, f"{operation}: {worst:.1f} units"
+
+
+def check_all(pairs, case, dtype):
+    """Every operation but the gradient."""
+    exact = reference.MatrixPairs(case.C)
+    u, h, eps = case.wide("u", "h", "eps")
+
+    # A softmin is off by the mean error of its exponents under its own weights, and by its own rounding.
+    mean = torch.softmax(h[:, None] - case.C / eps[:, :, None], -1)
+    silent = torch.zeros_like(case.u)
+    units = Case(**{**vars(case), "u": silent}).exponent_units("u", "h")
+    expected = exact.softmin(h, eps)
+    check("softmin", pairs.softmin(case.h, case.eps), expected, eps * (mean * units).sum(-1) + expected.abs(), dtype)
+
+    P = exact.plan_matrix(u, h, eps)
+    entry = P * torch.where(case.u.isinf()[:, :, None], 0.0, case.exponent_units("u", "h"))
+    given = case.u, case.h, case.eps
+    plan = pairs.plan_matrix(*given)
+    check("plan_matrix", plan, P, entry, dtype)
+    assert (plan[case.u.isinf()] == 0).all()
+    assert (plan.mT[case.h.isinf()] == 0).all()
+
+    rows, columns = pairs.marginals(*given)
+    check("row sums", rows, P.sum(2), entry.sum(2), dtype)
+    check("column sums", columns, P.sum(1), entry.sum(1), dtype)
+    assert (rows[case.u.isinf()] == 0).all()
+    assert (columns[case.h.isinf()] == 0).all()
+
+    check("plan_cost", pairs.plan_cost(*given), (P * case.C).sum((1, 2)),
+          (entry * case.C + P * (case.C + case.lost)).sum((1, 2)), dtype)  # fmt: skip
+
+    for k in (1, 5, 12, 13, 70):
+        generator = torch.Generator().manual_seed(k)
+        v = torch.randn(case.y.shape[0], case.y.shape[1], k, generator=generator, dtype=dtype)
+        check(f"plan_product {k}", pairs.plan_product(*given, v), P @ v.double(), entry @ v.double().abs(), dtype)
+
+    a, b, log_u, log_h = case.wide("a", "b", "log_u", "log_h")
+    p, q = case.a.sqrt() / 10, case.b.sqrt() / 10
+    density = reference.MatrixPairs(case.C).plan_matrix(log_u, log_h, eps)
+    off = density * case.exponent_units("log_u", "log_h")
+    density = density + p.double()[:, :, None] * q.double()[:, None]
+    size = case.C + eps[:, :, None] * (1 + torch.where(density > 0, density.log().abs(), 0.0))
+    bound = ((a[:, :, None] * b[:, None]) * ((off + density) * size + density * case.lost)).sum((1, 2))
+    actual = pairs.corrected_primal(case.a, case.b, case.log_u, case.log_h, case.eps, p, q)
+    expected = exact.corrected_primal(a, b, log_u, log_h, eps, p.double(), q.double())
+    check("corrected_primal", actual, expected, bound, dtype)
+
+
+def check_gradient(pairs, case, name, dtype):
+    """Each P_ij ∂c carries its entry's error; in more than 12 dimensions x and y are weighted before they are
+    subtracted."""
+    x, y, u, h, eps = case.wide("x", "y", "u", "h", "eps")
+    P = reference.MatrixPairs(case.C).plan_matrix(u, h, eps)
+    entry = P * torch.where(case.u.isinf()[:, :, None], 0.0, case.exponent_units("u", "h"))
+    wide = x.shape[-1] > 12
+    factor = 2.0 if name == "sqeuclidean" else torch.where(case.C > 0, 1 / case.C, 0.0)
+    expected, bound = torch.empty_like(x), torch.empty_like(x)
+    for k in range(x.shape[-1]):
+        difference = x[:, :, None, k] - y[:, None, :, k]
+        expected[..., k] = (factor * P * difference).sum(-1)
+        bound[..., k] = (factor * entry * difference.abs()).sum(-1)
+        if wide:
+            bound[..., k] += (factor * P * (x[:, :, None, k].abs() + y[:, None, :, k].abs())).sum(-1)
+    check("plan_gradient", pairs.plan_gradient(case.u, case.h, case.eps), expected, bound, dtype)
+
+
+# Each operation against the specification.
+
+
+@pytest.mark.parametrize("name", COSTS)
+@settings(max_examples=12)
+@nasty
+@given(shape=SHAPES)
+def test_reductions_over_points(instruction_set, dtype, name, shape):
+    """Every operation of `Pairs` is the reference's, in every shape, at every ε."""
+    case = make(shape, dtype, name)
+    pairs = native.Pairs(case.x, case.y, find_cost(name))
+    check_all(pairs, case, dtype)
+    check_gradient(pairs, case, name, dtype)
+    # Costs are formed without products: nothing cancels.
+    check("costs", pairs.costs(), case.C, math.sqrt(shape.d) * case.C, dtype)
+
+
+@settings(max_examples=6)
+@nasty
+@given(shape=SHAPES)
+def test_reductions_over_a_matrix(instruction_set, dtype, shape):
+    """Every operation of `MatrixPairs`, and costs are those given."""
+    case = make(shape, dtype, "sqeuclidean", matrix=True)
+    pairs = native.MatrixPairs(case.C.to(dtype))
+    check_all(pairs, case, dtype)
+    assert torch.equal(pairs.costs().double(), case.C)
+    with pytest.raises(TypeError):
+        pairs.plan_gradient(case.u, case.h, case.eps)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("name", COSTS)
+@settings(max_examples=5)
+@given(shape=SHAPES)
+def test_points_far_from_the_origin(instruction_set, dtype, name, offset, shape):
+    """A geometry measures distances between the very numbers it is given: its centre costs a unit of the centred
+    coordinates, not of the given ones."""
+    case = make(Shape(**{**vars(shape), "scale": 1.0, "coincident": False}), dtype, name)
+    x, y = case.x + offset, case.y + offset
+    geometry = CloudGeometry(x, y, find_cost(name))
+    C = exact_costs(x.double(), y.double(), name)
+    center = y.double().mean(1, keepdim=True)
+    eps, h = case.eps.double(), case.h.double()
+    lost = lost_units(x.double() - center, y.double() - center, C, eps, name, centred=True)
+    expected = reference.MatrixPairs(C).softmin(h, eps)
+    units = 1 + torch.where(h.isinf(), 0.0, h.abs())[:, None] + (C + lost) / eps[:, :, None]
+    mean = torch.softmax(h[:, None] - C / eps[:, :, None], -1)
+    bound = eps * (mean * units).sum(-1) + expected.abs()
+    check("softmin", geometry.softmin(case.h, case.eps, 0), expected, bound, dtype)
+
+
+@pytest.mark.parametrize("d", [9, 100])
+@pytest.mark.parametrize("eps", [1e-4, 1e-2, 1.0, 1e4])
+def test_near_points_in_high_dimension(instruction_set, dtype, d, eps):
+    """Where a product of coordinates would cancel the digits that count, differences are formed: points far from the
+    origin see their neighbours as clearly as those around it do."""
+    x = 10 + cloud(808, 20, d, dtype=dtype)[None]
+    y = x + 1e-2 * cloud(809, 20, d, dtype=dtype)[None]
+    eps = torch.tensor([[eps]], dtype=dtype)
+    h = torch.full((1, 20), -math.log(20), dtype=dtype)
+    C = exact_costs(x.double(), y.double(), "sqeuclidean")
+    units = 1 + math.log(20) + (C + lost_units(x, y, C, eps, "sqeuclidean")) / eps.double()
+    expected = reference.MatrixPairs(C).softmin(h.double(), eps.double())
+    mean = torch.softmax(h.double()[:, None] - C / eps.double(), -1)
+    bound = eps.double() * (mean * units).sum(-1) + expected.abs()
+    check("softmin", native.Pairs(x, y, find_cost("sqeuclidean")).softmin(h, eps), expected, bound, dtype)
+
+
+# Long sums.
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 9])
+@pytest.mark.parametrize("equal", [True, False])
+def test_long_sums_keep_their_digits(instruction_set, dtype, d, equal):
+    """A sum over 200,000 columns is off by what its exponents are off, not by 200,000 roundings."""
+    n, m = 3, 200_000
+    x, y = cloud(800, n, d, dtype=dtype)[None], cloud(801, m, d, dtype=dtype)[None]
+    if equal:
+        y = y[:, :1].expand(1, m, d)
+    h = torch.full((1, m), -math.log(m), dtype=dtype)
+    eps = torch.tensor([[0.1]], dtype=dtype)
+    C = exact_costs(x.double(), y.double(), "sqeuclidean")
+    lost = lost_units(x, y, C, eps, "sqeuclidean")
+    expected = reference.MatrixPairs(C).softmin(h.double(), eps.double())
+    mean = torch.softmax(h.double()[:, None] - C / eps.double(), -1)
+    bound = eps.double() * (mean * (1 + h.double().abs()[:, None] + (C + lost) / eps.double())).sum(-1)
+    check("softmin", native.Pairs(x, y, find_cost("sqeuclidean")).softmin(h, eps), expected, bound, dtype)
+
+
+def test_exponential_is_rounded_well(instruction_set, dtype):
+    """Exponents within ±0.3, whose own rounding is below a unit: up to 2 units were seen in float32, 1 in float64."""
+    h = torch.linspace(-0.3, 0.3, 20_001, dtype=dtype)[None]
+    u, eps = torch.zeros(1, 1, dtype=dtype), torch.ones(1, 1, dtype=dtype)
+    _, entries = native.MatrixPairs(torch.zeros(1, 1, 20_001, dtype=dtype)).marginals(u, h, eps)
+    expected = h.double().exp()
+    assert float(((entries.double() - expected).abs() / expected).max()) <= 2.5 * torch.finfo(dtype).eps
+
+
+# What is too small is nothing.
+
+
+def test_plan_entries_below_the_range_are_exact_zeros(instruction_set, dtype):
+    """A result is never subnormal, and entries whose exponents are below the range are 0, as in the reference."""
+    C = torch.linspace(0, 4 * -math.log(torch.finfo(dtype).tiny), 4001, dtype=dtype)[None, None]
+    u, h, eps = torch.zeros(1, 1, dtype=dtype), torch.zeros(1, 4001, dtype=dtype), torch.ones(1, 1, dtype=dtype)
+    tiny = torch.finfo(dtype).tiny
+    pairs = native.MatrixPairs(C)
+    _, columns = pairs.marginals(u, h, eps)
+    identity = pairs.plan_product(u, h, eps, torch.eye(4001, dtype=dtype)[None, :, ::100])[0, 0]
+    for entries, cost in (
+        (columns[0], C[0, 0]),
+        (identity, C[0, 0, ::100]),
+        (pairs.plan_matrix(u, h, eps)[0, 0], C[0, 0]),
+    ):
+        assert ((entries == 0) | (entries >= tiny)).all()
+        assert (entries[cost > -math.log(tiny)] == 0).all()
+        assert (entries[cost < -math.log(8 * tiny)] > 0).all()
+
+
+@pytest.mark.parametrize("m", [1, 7, 513, 1025])
+@pytest.mark.parametrize("d", [2, 5, 40])
+def test_zero_weights_carry_no_mass(instruction_set, dtype, m, d):
+    """Columns without weight: even at no distance and with a potential that would call for mass, exactly none; and the
+    softmin does not see them."""
+    x = cloud(802, 7, d, dtype=dtype)[None]
+    y = cloud(803, m, d, dtype=dtype)[None].clone()
+    b = weights(803, m, dtype=dtype)[None].clone()
+    if m > 1:
+        y[:, ::2], b[:, ::2] = x[:, :1], 0.0
+    empty = b[0] == 0
+    h, eps = b.log() + 50 * (b == 0), torch.full((1, 1), 0.05, dtype=dtype)
+    pairs = native.Pairs(x, y, find_cost("sqeuclidean"))
+    u = pairs.softmin(h, eps) / eps
+    rows, columns = pairs.marginals(u, h, eps)
+    assert (columns[0, empty] == 0).all()
+    assert (columns[0, ~empty] >= 0).all()
+    torch.testing.assert_close(rows, torch.ones_like(rows), rtol=0, atol=100 * torch.finfo(dtype).eps / 0.05)
+    v = torch.zeros(1, m, 2, dtype=dtype)
+    v[0, empty] = 1e10
+    assert (pairs.plan_product(u, h, eps, v) == 0).all()
+    seen = native.Pairs(x, y[:, ~empty], find_cost("sqeuclidean")).softmin(h[:, ~empty], eps)
+    torch.testing.assert_close(pairs.softmin(h, eps), seen, rtol=0, atol=20 * torch.finfo(dtype).eps)
+    without = torch.full_like(u, -torch.inf)
+    assert all((mass == 0).all() for mass in pairs.marginals(without, h, eps))
+
+
+# Whole solves.
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a random transport problem looks like."""
+
+    seed: int = 0
+    batch: int = 1
+    n: int = 17
+    m: int = 8
+    d: int = 2
+    eps: float = 0.1
+    offset: float = 0.3
+    rho: tuple[float, float] = (math.inf, math.inf)
+    name: str = "sqeuclidean"
+    form: str = "points"
+    empty: bool = False
+
+
+KINDS = st.builds(
+    Kind,
+    seed=st.integers(0, 9999),
+    batch=st.integers(1, 3),
+    n=st.sampled_from([1, 2, 5, 17, 33, 90]),
+    m=st.sampled_from([1, 3, 8, 32, 64]),
+    d=st.sampled_from([1, 2, 3, 9]),
+    eps=st.floats(-2.3, 0.5).map(lambda exponent: 10**exponent),
+    offset=st.sampled_from([0.0, 0.3, 2.0]),
+    rho=st.sampled_from([(math.inf, math.inf), (0.3, 0.3), (10.0, 10.0), (0.3, 2.0)]),
+    name=st.sampled_from(COSTS),
+    form=st.sampled_from(["points", "points", "symmetric", "matrix"]),
+    empty=st.booleans(),
+)
+
+
+def transport_problem(kind, dtype=torch.float64):
+    """A problem as `sinkdiv.solvers` takes it; the first of a batch is a hundred times smaller and so easier."""
+
+    def side(seed, count):
+        points, w = cloud(seed, count, kind.d, batch=kind.batch), weights(seed, count, batch=kind.batch)
+        if kind.batch > 1:
+            points[0] *= 0.01
+        if kind.empty and count > 1:
+            w[:, -1] = 0
+        return points.to(dtype), (w / w.sum(-1, keepdim=True)).to(dtype)
+
+    x, a = side(kind.seed, kind.n)
+    y, b = (x, a) if kind.form == "symmetric" else side(kind.seed + 1, kind.m)
+    if kind.form != "symmetric":
+        y = y + kind.offset
+    cost = find_cost(kind.name)
+    geometry = MatrixGeometry(cost.matrix(x, y)) if kind.form == "matrix" else CloudGeometry(x, y, cost)
+    return Problem(geometry, a, b, kind.eps, kind.rho)
+
+
+def native_solve(problem, limits, start=None):
+    assert small.is_small(problem, limits)
+    return solve([problem], limits, [start], [False])[0]
+
+
+def python_solve(problem, limits, start=None):
+    """The same algorithm in Python, on native passes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(small, "ENTRIES", 0)
+        return solve([problem], limits, [start], [False])[0]
+
+
+#: Units of rounding that two solves of at most `SHORT` passes may be apart in errors, values and potentials: about four
+#: times what the worst of 7,000 random problems needed. The extrapolation multiplies rounding from step to step, most
+#: in directions that neither errors nor values see; after some hundred passes nothing of it is left to compare.
+ERROR_UNITS, VALUE_UNITS, POTENTIAL_UNITS, SHORT = 3e4, 1e3, 1e6, 40
+
+
+def assert_same_solution(one, other, problem, limits):
+    """The same decisions at every step, and numbers that differ by rounding only.
+
+    An exponent of size spread/ε carries as many units of rounding, in potentials (relative to ε) and in marginal
+    errors alike; a constant found from soft marginals carries as many units of ρ.
+    """
+    assert one.status == other.status
+    spread = float(problem.geometry.spread().max())
+    # Each value is below the optimum by at most the product of its gradient, which is the marginal error, with the way
+    # to the optimal potentials, which vary by no more than the cost.
+    torch.testing.assert_close(one.value, other.value, rtol=0, atol=2 * limits.tol * (spread + problem.eps))
+    if max(int(solution.passes.max()) for solution in (one, other)) > SHORT:
+        return
+    assert one.passes.tolist() == other.passes.tolist()
+    assert [passes for passes, _ in one.history] == [passes for passes, _ in other.history]
+    size = spread if problem.balanced else spread + max(problem.rho)
+    rounding = torch.finfo(torch.float64).eps * (1 + size / problem.eps)
+    errors = [torch.tensor([error for _, error in solution.history]).double() for solution in (one, other)]
+    torch.testing.assert_close(*errors, rtol=1e-6, atol=ERROR_UNITS * rounding)  # the history is kept in float32
+    torch.testing.assert_close(one.marginal_error, other.marginal_error, rtol=0, atol=ERROR_UNITS * rounding)
+    torch.testing.assert_close(one.value, other.value, rtol=0, atol=VALUE_UNITS * rounding * problem.eps)
+    gauge = [solution.f.mean(-1, keepdim=True) if problem.balanced else 0.0 for solution in (one, other)]
+    for name, sign in (("f", -1), ("g", 1), ("raw_f", -1), ("raw_g", 1)):
+        potentials = [getattr(solution, name) + sign * c for solution, c in zip((one, other), gauge, strict=True)]
+        torch.testing.assert_close(*potentials, rtol=0, atol=POTENTIAL_UNITS * rounding * problem.eps)
+
+
+@needs_native
+@settings(max_examples=100)
+@given(kind=KINDS, tol=st.sampled_from([1e-3, 1e-6, 1e-9]))
+def test_small_solver_is_the_solver(kind, tol):
+    """Native and Python: the same passes, status, history and numbers, problem by problem."""
+    problem, limits = transport_problem(kind), Limits(tol, 2000)
+    assert_same_solution(native_solve(problem, limits), python_solve(problem, limits), problem, limits)
+
+
+@needs_native
+@pytest.mark.parametrize("max_passes", [1, 2, 3, 4, 5, 9, 12])
+@pytest.mark.parametrize("form", ["points", "symmetric"])
+def test_small_solver_keeps_the_limits_of_the_solver(max_passes, form):
+    """With a few passes only, both spend the same ones."""
+    problem = transport_problem(Kind(batch=2, n=20, m=15, eps=0.01, form=form))
+    limits = Limits(1e-9, max_passes)
+    assert_same_solution(native_solve(problem, limits), python_solve(problem, limits), problem, limits)
+
+
+@needs_native
+@pytest.mark.parametrize("form", ["points", "symmetric"])
+def test_small_solver_out_of_reach(instruction_set, dtype, form):
+    """A tolerance below the arithmetic: all passes are spent, the best iterate is kept, the status says why."""
+    problem = transport_problem(Kind(n=20, m=15, eps=0.01, form=form), dtype)
+    solution = native_solve(problem, Limits(1e-30, 301))
+    assert {str(status) for status in solution.status} == {str(sinkdiv.Status.PRECISION)}
+    assert int(solution.passes) == (301 if form == "symmetric" else 300) or float(solution.marginal_error) == 0
+    assert len(solution.history) <= 301
+    best = min(error for _, error in solution.history)
+    assert float(solution.marginal_error) == pytest.approx(best, rel=1e-6)
+    assert best <= 10 * torch.finfo(dtype).eps * (1 + 2 / 0.01)
+
+
+@needs_native
+def test_small_solver_on_every_instruction_set(instruction_set, dtype):
+    """All find the same solution, by their own arithmetic."""
+    for kind in (Kind(batch=2, n=33, m=30, eps=0.02), Kind(n=40, form="symmetric"), Kind(rho=(0.3, 2.0), eps=0.05)):
+        tol = 1e-11 if dtype == torch.float64 else 1e-5
+        solution = native_solve(transport_problem(kind, dtype), Limits(tol, 5000))
+        exact = python_solve(transport_problem(kind), Limits(1e-11, 5000))
+        assert all(status is sinkdiv.Status.CONVERGED for status in solution.status)
+        # The value's error is of second order in the marginal error; rounding is that of costs of size 3.
+        atol = 20 * torch.finfo(dtype).eps
+        torch.testing.assert_close(solution.value.double(), exact.value, rtol=0, atol=atol)
+
+
+@needs_native
+@pytest.mark.parametrize("d", [1, 3, 12, 13, 40])
+@pytest.mark.parametrize("form", ["points", "symmetric"])
+@pytest.mark.parametrize("name", COSTS)
+def test_small_solver_brings_the_gradient_along(instruction_set, dtype, d, form, name):
+    """Σ_j P_ij ∂c/∂x_i of the plan it returns, as a pass over this plan would find it; no mass, no gradient."""
+    kind = Kind(batch=2, n=53, m=64, d=d, eps=0.1, name=name, form=form, empty=True)
+    problem, limits = transport_problem(kind, dtype), Limits(1e-3, 2000)
+    solution = solve([problem], limits, [None], [True])[0]
+    plain = native_solve(problem, limits)
+    assert plain.gradient is None
+    assert torch.equal(solution.f, plain.f)
+    x, y = problem.geometry.x, problem.geometry.y
+    eps, C = torch.full((2, 1), kind.eps, dtype=dtype), exact_costs(x.double(), y.double(), name)
+    lost = lost_units(x, y, C, eps, name)
+    u, h = problem.a.log() + solution.f / eps, problem.b.log() + solution.g / eps
+    log_u, log_h = solution.f / eps, solution.g / eps
+    case = Case(x, y, problem.a, problem.b, u, h, log_u, log_h, eps, C, lost)
+
+    class Given:
+        @staticmethod
+        def plan_gradient(*_):
+            return solution.gradient
+
+    check_gradient(Given, case, name, dtype)
+    assert (solution.gradient[:, -1] == 0).all()
+    matrix = transport_problem(Kind(form="matrix"), dtype)
+    assert solve([matrix], limits, [None], [True])[0].gradient is None
+
+
+@needs_native
+@pytest.mark.parametrize("offset", [3.0, 30.0])
+def test_no_error_is_made_up_where_all_mass_underflows(dtype, offset):
+    """Marginals so soft and far apart that all mass underflows: what is left of it is measured relative to itself."""
+    x, y = cloud(804, 20, dtype=dtype, batch=2), cloud(805, 30, dtype=dtype, batch=2) + offset
+    a, b = torch.full((2, 20), 1 / 20, dtype=dtype), torch.full((2, 30), 1 / 30, dtype=dtype)
+    problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, b, 1e-3, (1e-3, 1e-3))
+    junk = [torch.full((2, size), -0.5, dtype=dtype) for size in (1, 20, 30) for _ in range(100)]
+    del junk  # memory that is not initialised would now look like numbers
+    ours, theirs = (solver(problem, Limits(1e-3, 200)) for solver in (native_solve, python_solve))
+    assert ours.status == theirs.status
+    assert torch.equal(ours.marginal_error.isfinite(), theirs.marginal_error.isfinite())
+    assert ours.f.isfinite().all()
+    torch.testing.assert_close(ours.value, theirs.value, rtol=1e-5, atol=0)
+
+
+@needs_native
+def test_any_number_of_passes_may_be_allowed():
+    """Memory follows the passes that are spent, not those that are allowed."""
+    problem = transport_problem(Kind())
+    assert int(native_solve(problem, Limits(1e-3, 10**13)).passes) < 100
+
+
+@pytest.mark.parametrize("solver", [pytest.param(native_solve, marks=needs_native), python_solve])
+@pytest.mark.parametrize("form", ["points", "symmetric"])
+@pytest.mark.parametrize("rho", [(math.inf, math.inf), (0.3, 0.3)])
+def test_starts(solver, dtype, form, rho):
+    """From the solution itself one or two steps are enough; from nonsense of size 10³ ε the solve converges all the
+    same, to the same value up to second order in the tolerance and rounding."""
+    problem = transport_problem(Kind(n=40, m=30, eps=0.05, rho=rho, form=form), dtype)
+    limits = Limits(1e-8 if dtype == torch.float64 else 1e-3, 2000)
+    cold = solver(problem, limits)
+    warm = solver(problem, limits, Start(cold.g))
+    assert int(warm.passes) <= 4 < int(cold.passes)
+    generator = torch.Generator().manual_seed(0)
+    g = 1e3 * problem.eps * torch.randn(problem.b.shape, generator=generator, dtype=torch.float64)
+    lost = solver(problem, limits, Start(g.to(dtype)))
+    assert all(solution.status == (sinkdiv.Status.CONVERGED,) for solution in (cold, warm, lost))
+    # Where marginals are hard, the constant in nonsense of size 50 stays, and the value carries units of it.
+    atol = 200 * torch.finfo(dtype).eps
+    torch.testing.assert_close(warm.value, cold.value, rtol=0, atol=atol)
+    torch.testing.assert_close(lost.value, cold.value, rtol=0, atol=atol)
+
+
+@needs_native
+@pytest.mark.parametrize(("eps", "rho"), [(0.07, 0.015), (0.05, 0.02), (0.5, 0.05)])
+def test_soft_marginals_of_samples_far_apart(dtype, eps, rho):
+    """Costs of some hundred ρ: hardly any mass is worth moving, and weights times exp(−g/ρ), which choose the constant
+    in the potentials, are beyond the range of float32 until it is chosen."""
+    x, y = cloud(806, 20, dtype=dtype)[None], cloud(807, 30, dtype=dtype)[None] + 3
+    a, b = weights(806, 20, dtype=dtype)[None], weights(807, 30, dtype=dtype)[None]
+    problem, limits = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, b, eps, (rho, rho)), Limits(1e-3, 300)
+    ours, theirs = native_solve(problem, limits), python_solve(problem, limits)
+    assert ours.status == theirs.status == (sinkdiv.Status.CONVERGED,)
+    assert ours.passes.tolist() == theirs.passes.tolist()
+    torch.testing.assert_close(ours.value, theirs.value, rtol=0, atol=20 * torch.finfo(dtype).eps)
+
+
+# Which kernels a call runs on.
+
+
+def test_the_extension_is_built():
+    """The tests of this file are about it."""
+    assert native.available, (
+        "the native extension is not built: `pip install -e .` needs a C++17 compiler (GCC or Clang) and CMake, "
+        "and says what failed with `pip install -v -e .`"
+    )
+
+
+@needs_native
+def test_info_names_the_native_kernels(capsys):
+    assert run(["info"]) == 0
+    assert f"native (C++, {native.instruction_set()}" in capsys.readouterr().out
+
+
+@needs_native
+def test_a_divergence_of_small_samples_is_one_native_call(monkeypatch):
+    """Its three problems are solved together; no pass runs outside of it."""
+    calls, solve_small = [], native.solve_small
+    monkeypatch.setattr(
+        native, "solve_small", lambda batches, *more: calls.append(len(batches)) or solve_small(batches, *more)
+    )
+    for kernel in (native._Reductions, reference._Reductions):
+        monkeypatch.setattr(kernel, "softmin", None)
+    x, y = cloud(810, 50, 3, dtype=torch.float32), cloud(811, 40, 3, dtype=torch.float32)
+    assert sinkdiv.sinkhorn_divergence(x, y, blur=0.2) > 0
+    assert calls == [3]
+
+
+@needs_native
+@pytest.mark.parametrize("d", [3, 30])
+def test_large_problems_run_native_passes(monkeypatch, dtype, d):
+    """Pass by pass, and none by the reference."""
+    monkeypatch.setattr(small, "ENTRIES", 0)
+    for name in ("softmin", "plan_product", "plan_gradient", "marginals"):
+        monkeypatch.setattr(reference, name, None)
+    calls, softmin = [], native._native.softmin
+    monkeypatch.setattr(native._native, "softmin", lambda *arguments: calls.append(1) or softmin(*arguments))
+    x, y = cloud(812, 50, d, dtype=dtype).requires_grad_(), cloud(813, 40, d, dtype=dtype)
+    solved = sinkdiv.solve_divergence(x, y, blur=0.2)
+    solved.value.backward()
+    assert len(calls) == solved.ab.passes + solved.aa.passes + solved.bb.passes
+    assert x.grad.isfinite().all()
+
+
+def test_without_the_extension_the_reference_serves(without_native, dtype):
+    """The same answers, a little later; `describe` says why."""
+    devices = dict(kernels.describe())
+    assert devices["cpu"].endswith("the native extension was not built")
+    x, y = cloud(814, 30, dtype=dtype).requires_grad_(), cloud(815, 20, dtype=dtype)
+    assert isinstance(kernels.of_points(x[None], y[None], find_cost("sqeuclidean")), reference.Pairs)
+    assert isinstance(kernels.of_matrix(torch.ones(1, 2, 3, dtype=dtype)), reference.MatrixPairs)
+    t = sinkdiv.solve(x, y, blur=0.3)
+    assert t.converged
+    lower, upper = t.bounds
+    assert lower <= upper
+    t.value.backward()
+    assert x.grad.isfinite().all()
+    assert t.apply(y).shape == (30, 2)
+
+
+@needs_native
+def test_what_native_kernels_do_not_know_goes_to_the_reference():
+    """Dtypes other than float32 and float64, and costs of others."""
+    assert not native.serves(torch.ones(1, dtype=torch.float16))
+    assert not native.serves(torch.ones(1, device="meta"))
+    assert not native.knows(object())
+    with pytest.raises(ValueError, match="instruction set"):
+        native._native.use_instruction_set("abacus")
+
+
+# Memory and threads.
+
+
+def all_operations(pairs, u, h, eps, v, gradient=True):
+    """The results of every operation, in a list."""
+    a, b = u.exp(), h.exp()
+    return [
+        pairs.softmin(h, eps),
+        pairs.plan_product(u, h, eps, v),
+        pairs.plan_cost(u, h, eps),
+        pairs.plan_matrix(u, h, eps),
+        *pairs.marginals(u, h, eps),
+        pairs.corrected_primal(a, b, u, h, eps, a, b),
+        pairs.costs(),
+        *([pairs.plan_gradient(u, h, eps)] if gradient else []),
+    ]
+
+
+@needs_native
+def test_tensors_of_any_strides_are_read_and_none_is_written(dtype):
+    """Transposed, strided, expanded and offset tensors give what their copies give, bit for bit."""
+    long = cloud(820, 26, 60, dtype=dtype)
+    x = long[7:20].T[None, ::2].expand(2, 30, 13)
+    y = cloud(821, 80, 26, dtype=dtype, batch=2)[:, 1::2, ::2]
+    h, u = cloud(822, 40, 2, dtype=dtype).T, cloud(823, 1, 30, dtype=dtype).expand(2, 30)
+    v, eps = cloud(824, 5, 40, dtype=dtype, batch=2).mT, torch.tensor(0.7, dtype=dtype).expand(2, 1)
+    for make_pairs, sources in (
+        (lambda x, y: native.Pairs(x, y, find_cost("sqeuclidean")), (x, y)),
+        (native.MatrixPairs, (cloud(825, 80, 30, dtype=dtype, batch=2).mT[:, :, ::2],)),
+    ):
+        given = (*sources, u, h, eps, v)
+        assert not any(tensor.is_contiguous() for tensor in given)
+        copies = [tensor.clone(memory_format=torch.contiguous_format) for tensor in given]
+        points = len(sources) == 2
+        strided = all_operations(make_pairs(*sources), u, h, eps, v, points)
+        packed = all_operations(make_pairs(*copies[: len(sources)]), *copies[len(sources) :], points)
+        assert all(torch.equal(one, other) for one, other in zip(strided, packed, strict=True))
+        assert all(torch.equal(tensor, copy) for tensor, copy in zip(given, copies, strict=True))
+
+
+@needs_native
+@pytest.mark.parametrize("d", [3, 20])
+def test_rows_do_not_depend_on_the_number_of_threads(threads, dtype, d):
+    """Each row is reduced by one thread, in one order."""
+    x, y = cloud(826, 900, d, dtype=dtype)[None], cloud(827, 1100, d, dtype=dtype)[None]
+    h, eps = torch.zeros(1, 1100, dtype=dtype), torch.full((1, 1), 0.1, dtype=dtype)
+    results, columns = [], []
+    for count in (1, 3):
+        threads(count)
+        pairs = native.Pairs(x, y, find_cost("sqeuclidean"))
+        u = -pairs.softmin(h, eps)
+        results.append((u, pairs.plan_gradient(u, h, eps), pairs.plan_cost(u, h, eps), pairs.marginals(u, h, eps)[0]))
+        columns.append(pairs.marginals(u, h, eps)[1])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    # Column sums are made of one part for each thread, and each of up to 225 groups of rows, in float64.
+    rtol = 16 * torch.finfo(torch.float64).eps + torch.finfo(dtype).eps
+    torch.testing.assert_close(*columns, rtol=rtol, atol=0)
+
+
+@needs_native
+def test_a_batch_is_solved_the_same_on_any_number_of_threads(threads):
+    problem, solutions = transport_problem(Kind(batch=3, n=90, m=64, eps=0.01)), []
+    for count in (1, 3):
+        threads(count)
+        fresh = CloudGeometry(problem.geometry.x, problem.geometry.y, find_cost("sqeuclidean"))
+        solutions.append(
+            native_solve(Problem(fresh, problem.a, problem.b, problem.eps, problem.rho), Limits(1e-6, 2000))
+        )
+    one, other = solutions
+    assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("f", "g", "value", "passes"))
+
+
+@needs_native
+def test_other_python_threads_go_on_meanwhile():
+    """The interpreter is free during a call: a thread that counts goes on counting."""
+    counted, done = [0], threading.Event()
+
+    def count():
+        while not done.wait(0.002):
+            counted[0] += 1
+
+    x = cloud(828, 20_000, 3, dtype=torch.float32)[None]
+    pairs = native.Pairs(x, x, find_cost("sqeuclidean"))
+    h, eps = torch.zeros(1, 20_000), torch.full((1, 1), 0.1)
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        before = counted[0]
+        pairs.softmin(h, eps)
+        during = counted[0] - before
+    finally:
+        done.set()
+        thread.join()
+    # A call takes a hundred milliseconds or more; without the interpreter the thread could count to 1.
+    assert during >= 5
+
+
+@needs_native
+def test_calls_from_several_python_threads_do_not_meet():
+    """Nothing is shared between two calls."""
+    x, y = cloud(829, 300, 3, dtype=torch.float32)[None], cloud(830, 600, 3, dtype=torch.float32)[None]
+    h, eps = torch.zeros(1, 600), torch.full((1, 1), 0.1)
+    pairs = native.Pairs(x, y, find_cost("sqeuclidean"))
+    expected, results = pairs.softmin(h, eps), []
+    workers = [
+        threading.Thread(target=lambda: results.extend(pairs.softmin(h, eps) for _ in range(20))) for _ in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == 60
+    assert all(torch.equal(result, expected) for result in results)
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import torch
+from sinkdiv.costs import find_cost
+from sinkdiv.geometry import CloudGeometry
+from sinkdiv.kernels import native
+from sinkdiv.solvers import Limits, Problem, solve
+
+torch.set_num_threads(int(sys.argv[1]))
+sent = []
+
+def interrupt():
+    sent.append(time.monotonic())
+    os.kill(os.getpid(), signal.SIGINT)
+
+def measure(work):
+    threading.Timer(0.5, interrupt).start()
+    try:
+        work()
+    except KeyboardInterrupt:
+        print(time.monotonic() - sent[-1])
+    else:
+        print("finished")
+
+x = torch.rand(1, 200_000, 3)
+pairs = native.Pairs(x, x, find_cost("sqeuclidean"))
+measure(lambda: pairs.softmin(torch.zeros(1, 200_000), torch.full((1, 1), 0.1)))
+
+x, y, a = torch.rand(4, 500, 3), torch.rand(4, 500, 3), torch.full((4, 500), 1 / 500)
+problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, a, 0.01, (float("inf"),) * 2)
+measure(lambda: solve([problem], Limits(1e-30, 10**6), [None], [False]))
+same = CloudGeometry(x, x, find_cost("sqeuclidean"))
+measure(lambda: solve([Problem(same, a, a, 0.01, problem.rho)], Limits(1e-30, 10**6), [None], [False]))
+"""
+
+
+@needs_native
+@pytest.mark.parametrize("count", [1, 3])
+def test_ctrl_c_ends_a_native_call(count):
+    """A pass over 4·10¹⁰ pairs and two solves of 10⁶ passes each end soon after SIGINT, as a KeyboardInterrupt."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(count)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    seconds = done.stdout.split()
+    assert len(seconds) == 3
+    assert all(float(second) < 3 for second in seconds), seconds
+
+
+@needs_native
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_computes_as_its_parent(threads):
+    """Data loaders fork: no thread or lock of the parent is missed in the child."""
+    threads(3)
+    x, y = cloud(831, 300, 3, dtype=torch.float32), cloud(832, 400, 3, dtype=torch.float32)
+    pairs = native.Pairs(x[None], y[None], find_cost("sqeuclidean"))
+    problem = transport_problem(Kind(batch=3, n=90, m=64, eps=0.05))
+    threads(1)  # PyTorch's own pool does not survive a fork; the pairs above keep their three threads
+    h, eps = torch.zeros(1, 400), torch.full((1, 1), 0.1)
+
+    def work():
+        return pairs.softmin(h, eps), native_solve(problem, Limits(1e-6, 2000)).value
+
+    expected = work()
+
+    def child():
+        sys.exit(0 if all(torch.equal(*pair) for pair in zip(work(), expected, strict=True)) else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    if process.exitcode is None:
+        process.kill()
+    assert process.exitcode == 0
