@@ -25,14 +25,21 @@ RIDGE = 1e-8
 
 
 class Anderson:
-    """The history of B iterations of vectors (B, m); the small algebra is done in float64."""
+    """The history of B iterations of vectors (B, m); the small algebra is done in float64.
+
+    Vectors are kept and multiplied one pair at a time: operations on all of them at once would start PyTorch's threads,
+    which then spin beside those of the next pass.
+    """
 
     def __init__(self, weights: Tensor, mixing: float, *, modulo_constants: bool) -> None:
         """``mixing`` is β; ``modulo_constants``: vectors that differ by a constant are the same (a gauge)."""
-        batch, size = weights.shape
+        batch = weights.shape[0]
         self.weights = (weights / weights.sum(-1, keepdim=True)).double()
         self.mixing, self.modulo_constants = mixing, modulo_constants
-        self.dx, self.dr = weights.new_zeros(2, batch, DEPTH, size)
+        zeros = torch.zeros_like(weights)
+        self.dx, self.dr = [zeros] * DEPTH, [zeros] * DEPTH
+        self.weighted = [torch.zeros_like(self.weights)] * DEPTH  # the weights times Δr_j, centred
+        self.gram = self.weights.new_zeros(batch, DEPTH, DEPTH)
         self.valid = torch.zeros(batch, DEPTH, dtype=torch.bool, device=weights.device)
         self.newest = 0
 
@@ -42,35 +49,40 @@ class Anderson:
 
     def append(self, dx: Tensor, dr: Tensor, which: Tensor) -> None:
         """Take note of a pair (B, m) of differences, for the iterations marked in ``which`` (B,)."""
-        self.newest = (self.newest + 1) % DEPTH
-        self.dx[:, self.newest], self.dr[:, self.newest] = dx, dr
-        self.valid[:, self.newest] = which
-        ages = (self.newest - torch.arange(DEPTH, device=dx.device)) % DEPTH
+        self.newest = newest = (self.newest + 1) % DEPTH
+        self.dx[newest], self.dr[newest] = dx, dr
+        centred = self._centred(dr)
+        self.weighted[newest] = self.weights * centred
+        self.gram[:, newest] = self.gram[:, :, newest] = self._products(centred)
+        self.valid[:, newest] = which
+        ages = (newest - torch.arange(DEPTH, device=dx.device)) % DEPTH
         self.valid = self.valid & ((ages < KEPT) | ~self.valid.all(1, keepdim=True))
 
     def step(self, r: Tensor) -> Tensor:
         """The step (B, m) from the point with residual ``r``: β r where there is no history."""
-        differences = torch.where(self.valid[:, :, None], self.dr, 0.0)
-        gram = self.products(torch.cat([differences, r[:, None]], 1))
-        gamma = self._least_squares(gram[:, :DEPTH, :DEPTH], gram[:, :DEPTH, DEPTH:]).to(r.dtype)
-        change = torch.where(self.valid[:, :, None], self.dx, 0.0) + self.mixing * differences
-        return self.mixing * r - (gamma.mT @ change).squeeze(1)
-
-    def products(self, vectors: Tensor) -> Tensor:
-        """The inner products (B, k, k) of vectors (B, k, m)."""
-        vectors = vectors.double()
-        weights = self.weights[:, None]
-        if self.modulo_constants:
-            vectors = vectors - (weights * vectors).sum(-1, keepdim=True)
-        return (weights * vectors) @ vectors.mT
+        gamma = self._least_squares(self._products(r.double())).to(r.dtype)
+        step = self.mixing * r
+        for j in range(DEPTH):
+            step = step - gamma[:, j, None] * (self.dx[j] + self.mixing * self.dr[j])
+        return step
 
     def norm(self, vector: Tensor) -> Tensor:
         """The norm (B,) of vectors (B, m)."""
-        return self.products(vector[:, None])[:, 0, 0].sqrt()
+        return (self.weights * self._centred(vector).square()).sum(-1).sqrt()
 
-    def _least_squares(self, gram: Tensor, right: Tensor) -> Tensor:
-        """γ (B, k, 1) of the regularised normal equations; zero for pairs that are not valid or say nothing."""
+    def _products(self, vector: Tensor) -> Tensor:
+        """The inner products (B, DEPTH) of a vector (B, m) with all Δr_j."""
+        return torch.stack([(weighted * vector).sum(-1) for weighted in self.weighted], -1)
+
+    def _centred(self, vector: Tensor) -> Tensor:
+        vector = vector.double()
+        return vector - (self.weights * vector).sum(-1, keepdim=True) if self.modulo_constants else vector
+
+    def _least_squares(self, right: Tensor) -> Tensor:
+        """γ (B, DEPTH) of the regularised normal equations; zero for pairs that are not valid or say nothing."""
+        gram = torch.where(self.valid[:, :, None] & self.valid[:, None, :], self.gram, 0.0)
         trace = gram.diagonal(dim1=1, dim2=2).sum(-1, keepdim=True)
         ridge = torch.where(self.valid & (trace > 0), RIDGE * trace, 1.0)
         factor, _ = torch.linalg.cholesky_ex(gram + torch.diag_embed(ridge))
-        return torch.cholesky_solve(right, factor).nan_to_num(0.0, 0.0, 0.0)
+        right = torch.where(self.valid, right, 0.0)
+        return torch.cholesky_solve(right[:, :, None], factor)[:, :, 0].nan_to_num(0.0, 0.0, 0.0)

@@ -6,6 +6,7 @@ import enum
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -85,14 +86,18 @@ class Problem:
         """Whether swapping rows and columns changes nothing, so that both potentials are equal."""
         return self.geometry.symmetric and self.a is self.b and self.rho[0] == self.rho[1]
 
+    @cached_property
+    def log_weights(self) -> tuple[Tensor, Tensor]:
+        """(log a, log b)."""
+        return self.a.log(), self.b.log()
+
     def eps_column(self) -> Tensor:
         """ε as (B, 1)."""
         return self.a.new_full((self.geometry.shape[0], 1), self.eps)
 
     def raw_potential(self, other: Tensor, eps: Tensor, side: int) -> Tensor:
         """The softmin that ``other``, the potential of the other side, sends to this side: one pass."""
-        weights = self.b if side == 0 else self.a
-        return self.geometry.softmin(weights.log() + other / eps, eps, side)
+        return self.geometry.softmin(self.log_weights[1 - side] + other / eps, eps, side)
 
     def damped(self, raw: Tensor, eps: Tensor, side: int) -> Tensor:
         """The optimal potential given the raw one: shrunk by 1/(1 + ε/ρ) where the marginal is soft."""
@@ -111,14 +116,14 @@ class Problem:
     def residual(self, potential: Tensor, raw: Tensor, eps: Tensor, side: int) -> Tensor:
         """The L1 distance (B,) of the plan's marginal on this side from its target, relative to the target's mass.
 
-        ``raw`` is the softmin of the other potential. Targets are taken relative to their largest entry: where marginals
-        are soft and costs many times ρ, they may all be beyond the range of the dtype.
+        ``raw`` is the softmin of the other potential. Targets are taken relative to their largest entry: where
+        marginals are soft and costs many times ρ, they may all be beyond the range of the dtype.
         """
         weights = self.a if side == 0 else self.b
         shift = potential / self.rho[side]
-        logs = weights.log() - shift
-        target = torch.exp(logs - logs.amax(-1, keepdim=True))
-        ratio = torch.exp((potential - raw) / eps + shift)
+        logs = self.log_weights[side] - shift
+        target = _exp(logs - logs.amax(-1, keepdim=True))
+        ratio = _exp((potential - raw) / eps + shift)
         differences = torch.where(weights > 0, target * (ratio - 1).abs(), 0.0)
         return differences.sum(-1) / target.sum(-1)
 
@@ -165,6 +170,12 @@ def check_spread(spreads: Sequence[float]) -> None:
     """
     if not all(map(math.isfinite, spreads)):
         raise OverflowError("costs overflow")
+
+
+def _exp(exponents: Tensor) -> Tensor:
+    """exp, as a power of 2: for a few thousand entries PyTorch's exp starts threads, which then spin for milliseconds
+    beside those of the next pass (a sixth of its time was lost), and its exp2 does not."""
+    return torch.exp2(exponents * (1 / math.log(2)))
 
 
 def _gain(weights: Tensor, potential: Tensor, rho: float) -> Tensor:
