@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sinkdiv.costs import find_cost
 from sinkdiv.derivatives import entropic_value
-from sinkdiv.measures import Samples, check_any, check_samples
+from sinkdiv.measures import Samples, check_any, check_samples, is_list_of_clouds
 from sinkdiv.settings import Callback, Length, Settings, check_value
 from sinkdiv.transport import Transport, solve_samples, warn_unless_converged
 
@@ -162,7 +162,7 @@ def sinkhorn_divergence(
     divergences = solve_checked(samples, settings)
     warn_unless_converged(*(transport for divergence in divergences for transport in divergence.transports))
     values = [divergence.value if value == "entropic" else divergence.sharp for divergence in divergences]
-    return torch.stack(values) if isinstance(x, (list, tuple)) else values[0]
+    return torch.stack(values) if is_list_of_clouds(x) else values[0]
 
 
 def solve_checked(

@@ -87,9 +87,14 @@ def check_samples(
     return Samples(points_x, points_y, weights_a, weights_b, batched, x.dtype, unit_masses)
 
 
+def is_list_of_clouds(x: Any) -> bool:
+    """Whether x is a list of tensors, one for each of several problems."""
+    return isinstance(x, (list, tuple)) and all(isinstance(one, Tensor) for one in x)
+
+
 def check_any(x: Any, y: Any, a: Any, b: Any, *, balanced: bool) -> list[Samples]:
     """Check one problem or batch (`check_samples`), or, if x is a list, one problem for each entry (`check_ragged`)."""
-    if isinstance(x, (list, tuple)):
+    if is_list_of_clouds(x):
         return check_ragged(x, y, a, b, balanced=balanced)
     return [check_samples(x, y, a, b, balanced=balanced)]
 

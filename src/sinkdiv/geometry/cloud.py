@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -23,18 +25,33 @@ class CloudGeometry(Geometry):
         """
         self.cost = cost
         self.symmetric = y is x
-        self.center = y.detach().mean(1, keepdim=True) if center is None else center
-        self.x = x.detach() - self.center
-        self.y = self.x if self.symmetric else y.detach() - self.center
+        given_x = x.detach()
+        self._given = given_x, given_x if self.symmetric else y.detach()
+        self._given_center = center
         self.shape = (x.shape[0], x.shape[1], y.shape[1])
         self.dtype, self.device = x.dtype, x.device
         self._point_pairs: dict[int, Pairs] = {}
         self._kept_pairs: dict[int, Pairs] = {}
 
+    @cached_property
+    def center(self) -> Tensor:
+        """What was subtracted from the points, (B, 1, d)."""
+        return self._given[1].mean(1, keepdim=True) if self._given_center is None else self._given_center
+
+    @cached_property
+    def x(self) -> Tensor:
+        """The centred rows' points (B, n, d)."""
+        return self._given[0] - self.center
+
+    @cached_property
+    def y(self) -> Tensor:
+        """The centred columns' points (B, m, d)."""
+        return self.x if self.symmetric else self._given[1] - self.center
+
     def pairs(self, side: int) -> Pairs:
         batch, n, m = self.shape
         # In low dimension the native kernels form a cost about as fast as they load it.
-        forms_fast = native.serves(self.x) and self.x.shape[-1] <= LOW_DIMENSION
+        forms_fast = native.serves(self._given[0]) and self._given[0].shape[-1] <= LOW_DIMENSION
         if forms_fast or batch * n * m > KEPT_ENTRIES:
             return self._of_points(side)
         if not self._kept_pairs:
@@ -42,7 +59,14 @@ class CloudGeometry(Geometry):
             self._kept_pairs = {0: of_matrix(C), 1: of_matrix(C.mT)}
         return self._kept_pairs[side]
 
-    def native(self) -> native.AnyPairs | None:
+    def native_pairs(self) -> native.AnyPairs | None:
+        return self._native
+
+    @cached_property
+    def _native(self) -> native.AnyPairs | None:
+        x, y = self._given
+        if native.serves(x) and native.knows(self.cost) and x.shape[-1] <= native.EXACT_DIMENSION:
+            return native.Pairs(x, y, self.cost)  # a small problem need not pay for centring
         pairs = self._of_points(0)
         return pairs if isinstance(pairs, native.Pairs) else None
 
@@ -79,7 +103,7 @@ class CloudGeometry(Geometry):
 
     def resembles(self, other: CloudGeometry) -> bool:
         """Whether the other's points could be these: as many problems, of one dimension, dtype, device and cost."""
-        mine, others = ((g.shape[0], g.x.shape[-1], g.dtype, g.device, type(g.cost)) for g in (self, other))
+        mine, others = ((g.shape[0], g._given[0].shape[-1], g.dtype, g.device, type(g.cost)) for g in (self, other))
         return mine == others
 
     def _sides(self, side: int) -> tuple[Tensor, Tensor]:

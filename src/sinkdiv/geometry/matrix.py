@@ -23,7 +23,7 @@ class MatrixGeometry(Geometry):
             self._pairs[side] = of_matrix(self.C if side == 0 else self.C.mT)
         return self._pairs[side]
 
-    def native(self) -> native.AnyPairs | None:
+    def native_pairs(self) -> native.AnyPairs | None:
         pairs = self.pairs(0)
         return pairs if isinstance(pairs, native.MatrixPairs) else None
 

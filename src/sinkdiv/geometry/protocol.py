@@ -39,7 +39,7 @@ class Geometry(ABC):
     def to(self, dtype: torch.dtype) -> Geometry:
         """The same geometry computed in another dtype."""
 
-    def native(self) -> native.AnyPairs | None:
+    def native_pairs(self) -> native.AnyPairs | None:
         """The problem as the native kernels take it whole, or None if they do not know its cost."""
         return None
 

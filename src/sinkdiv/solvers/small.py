@@ -30,7 +30,7 @@ def is_small(problem: Problem, limits: Limits) -> bool:
         and n * m <= ENTRIES
         and native.serves(problem.a)
         and max(n, m) <= native.SMALL_SIDE
-        and problem.geometry.native() is not None
+        and problem.geometry.native_pairs() is not None
     )
 
 
@@ -52,7 +52,7 @@ class _Results:
     def __init__(self, problem: Problem, limits: Limits, start: Start | None, differentiate: bool) -> None:
         batch, n, m = problem.geometry.shape
         self.problem, self.limits = problem, limits
-        pairs, dtype, symmetric = problem.geometry.native(), problem.a.dtype, problem.symmetric
+        pairs, dtype, symmetric = problem.geometry.native_pairs(), problem.a.dtype, problem.symmetric
         assert pairs is not None, "is_small holds"
         self.sizes = [n, n, 3] if symmetric else [n, n, m, m, 3]
         self.results = torch.empty(batch, sum(self.sizes), dtype=dtype)

@@ -140,6 +140,9 @@ class MatrixPairs(_Reductions):
 
 AnyPairs = Pairs | MatrixPairs
 
+#: Up to this dimension costs and gradients of points far from the origin are as precise as those of centred ones.
+EXACT_DIMENSION = int(_native.NARROW) if available else 0
+
 #: Most rows or columns of a problem that `solve_small` takes.
 SMALL_SIDE = int(_native.SMALL_SIDE) if available else 0
 

@@ -627,6 +627,7 @@ NB_MODULE(_native, m) {
         SINKDIV_BOTH(solve_small)(batches, tol, max_passes);
     });
     m.attr("SMALL_SIDE") = sinkdiv::SMALL_SIDE;
+    m.attr("NARROW") = sinkdiv::PackedOperand<double>::NARROW;
     m.def("supported_instruction_sets", &sinkdiv::supported_instruction_sets);
     m.def("instruction_set", [] { return sinkdiv::chosen(); });
     m.def("use_instruction_set", [](const std::string& name) {
