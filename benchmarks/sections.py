@@ -164,9 +164,9 @@ def single_passes(context: Context) -> dict[str, Any]:
 def growth(context: Context) -> dict[str, Any]:
     """Time against the number of points; a method stops where its next point would exceed its limit."""
     roster = [
-        (replace(sinkdiv_method(), details=None), 600.0), (geomloss_method("online", 0.5), 60.0),
-        (geomloss_method("multiscale", 0.5), 60.0), (geomloss_method("tensorized", 0.5), 60.0),
-        (pot_method(1e-4), 60.0), (ott_method(1e-3), 60.0), (ott_method(1e-3, lines=LINES), 60.0),
+        (replace(sinkdiv_method(), details=None), 600.0), (geomloss_method("online", 0.5), 30.0),
+        (geomloss_method("multiscale", 0.5), 60.0), (geomloss_method("tensorized", 0.5), 30.0),
+        (pot_method(1e-4), 30.0), (ott_method(1e-3), 30.0), (ott_method(1e-3, lines=LINES), 30.0),
     ]  # fmt: skip
     ours = roster[0][0].name
     last: dict[str, float] = {}
@@ -200,7 +200,7 @@ def accuracy(context: Context) -> dict[str, Any]:
         *(pot_method(tol) for tol in (1e-3, 1e-4, 1e-5, 1e-6)),
         *(ott_method(threshold) for threshold in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)),
     ]
-    limits = Limits(context.limits.call, 20.0, 5)
+    limits = Limits(context.limits.call, 8.0, 5)
     return {"tables": [context.race("Accuracy", methods, cubes(context.sizes.accuracy), limits=limits)]}
 
 

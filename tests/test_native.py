@@ -160,9 +160,9 @@ def lost_units(x, y, C, eps, name, centred=False):
         if centred:
             lost = lost + 2 * C.sqrt() * (size_x + size_y)
         if d > 8:
-            # Harmless: the rounding of 2|x||y| changes no exponent (of base 2) by more than 1e-4.
+            # Harmless: the rounding of 2|x||y| changes no exponent (of base 2) by more than 2.5e-4.
             worst = 2 * unit * size_x.amax(1, keepdim=True) * size_y.amax(2, keepdim=True) / (eps * math.log(2))
-            lost = lost + torch.where(worst < 1.01e-4, max(2, math.sqrt(d) / 2) * size_x * size_y, 0.0)
+            lost = lost + torch.where(worst < 2.51e-4, max(2, math.sqrt(d) / 2) * size_x * size_y, 0.0)
     elif centred:
         lost = lost + size_x + size_y
     return lost

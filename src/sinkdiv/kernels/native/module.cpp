@@ -130,7 +130,7 @@ struct Batch {
 //: Up to this dimension distances are sums of differences, which cost as much there as a product.
 constexpr int64_t LOW_DIMENSION = 8;
 //: Above it a product is taken if its rounding changes exponents by less than this.
-constexpr double PRODUCT_ERROR = 1e-4;
+constexpr double PRODUCT_ERROR = 2.5e-4;
 
 // Problems with their columns packed. Widths are those of the whole batch, so that buffers can be shared.
 template <class T>
