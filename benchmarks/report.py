@@ -230,6 +230,8 @@ def draw_growth(section: Results) -> Any:
             axes.loglog(*zip(*points, strict=True), label=name, **style(name))
     axes.set(xlabel="points on each side", ylabel="seconds, value and gradient")
     finish(axes)
+    if axes.has_data():
+        axes.legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -237,7 +239,8 @@ def draw_accuracy(section: Results) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2))
-    for axes, kind in zip(figure.subplots(1, 2), ("value", "gradient"), strict=True):
+    both = figure.subplots(1, 2)
+    for axes, kind in zip(both, ("value", "gradient"), strict=True):
         lines: dict[str, list[tuple[float, float]]] = {}
         for row in section["tables"][0]["rows"]:
             if row["seconds"]:
@@ -247,6 +250,8 @@ def draw_accuracy(section: Results) -> Any:
             axes.loglog(*zip(*sorted(points), strict=True), label=name, **style(name))
         axes.set(xlabel="seconds, value and gradient", ylabel=f"relative error of the {kind}")
         finish(axes)
+    # Lines cover both panels, so the legend stands above them.
+    figure.legend(*both[0].get_legend_handles_labels(), loc="upper center", ncols=4, frameon=False)
     return figure
 
 
@@ -260,5 +265,3 @@ def style(name: str) -> dict[str, Any]:
 def finish(axes: Any) -> None:
     axes.grid(True, which="major", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.has_data():
-        axes.legend(frameon=False, fontsize=8)
