@@ -863,6 +863,8 @@ from sinkdiv.solvers import Limits, Problem, solve
 torch.set_num_threads(int(sys.argv[1]))
 sent = []
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
+
 def interrupt():
     sent.append(time.monotonic())
     os.kill(os.getpid(), signal.SIGINT)
