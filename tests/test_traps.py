@@ -296,3 +296,19 @@ def test_default_dtype_of_the_process_does_not_matter(function):
         torch.set_default_dtype(torch.float32)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("rho", [None, 1.0])
+def test_points_and_weights_may_move_after_a_solve(dtype, route, rho):
+    """An optimiser steps in place: what is asked of a solution later still belongs to the points it was solved for."""
+    x, y, a, b = cloud(400, 9, dtype=dtype), cloud(401, 8, dtype=dtype), weights(400, 9), weights(401, 8)
+    a, b = a.to(dtype), b.to(dtype)
+    kept = sinkdiv.solve(x, y, a, b, eps=0.2, rho=rho)
+    moved = sinkdiv.solve(x, y, a, b, eps=0.2, rho=rho)
+    expected = [*kept.bounds, kept.plan(), kept.sharp, kept.potentials_at(x), kept.barycentric_map()]
+    probe = x.clone()
+    for tensor in (x, y, a, b):
+        tensor.mul_(3.0).add_(1.0)
+    found = [*moved.bounds, moved.plan(), moved.sharp, moved.potentials_at(probe), moved.barycentric_map()]
+    for have, want in zip(found, expected, strict=True):
+        torch.testing.assert_close(have, want, rtol=0, atol=0)

@@ -7,7 +7,6 @@ be differentiated; nothing is detached in silence.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, Protocol
 
 import torch
@@ -50,10 +49,6 @@ class _EntropicValue(torch.autograd.Function):
         if torch.is_grad_enabled():
             grads = [None if grad is None else refuse_gradient(grad, SECOND_ORDER, *inputs) for grad in grads]
         return None, None, *grads
-
-
-# PyTorch asks for this signature at every call; found here, it need not be worked out again.
-_EntropicValue.forward.__signature__ = inspect.signature(_EntropicValue.forward)  # type: ignore[attr-defined]
 
 
 class _Refusal(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from sinkdiv.settings import Length, Settings, check_value
 from sinkdiv.transport import Transport, solve_samples, warn_unless_converged
 
 
-class _TransportLoss(nn.Module):
+class _TransportLoss(nn.Module, ABC):
     """Options of a transport loss, checked when the module is made."""
 
     def __init__(
@@ -64,9 +65,9 @@ class _TransportLoss(nn.Module):
             self._previous = between.detached()
         return solved.value if self.options["value"] == "entropic" else solved.sharp
 
+    @abstractmethod
     def _solve(self, samples: Samples) -> tuple[Transport | Divergence, Transport]:
         """What is asked for, and the transport between the two samples."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         given = {name: option for name, option in self.options.items() if option is not None and option is not False}

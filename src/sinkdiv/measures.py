@@ -100,7 +100,7 @@ def check_any(x: Any, y: Any, a: Any, b: Any, *, balanced: bool) -> list[Samples
 
 
 def check_ragged(x: Sequence[Tensor], y: Any, a: Any = None, b: Any = None, *, balanced: bool = True) -> list[Samples]:
-    """Check problems of different sizes: lists of clouds (n_k, d_k) and (m_k, e_k) and, if given, of their weights.
+    """Check problems of different sizes: lists of clouds (n_k, d_k) and (m_k, d_k) and, if given, of their weights.
 
     Raises:
         ValueError: naming the problem and the argument.

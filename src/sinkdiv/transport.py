@@ -483,11 +483,11 @@ def _solve(
 
 
 def _problem(geometry: Geometry, inputs: Samples | CostMatrix, settings: Settings) -> Problem:
-    a = inputs.a.detach()
+    a = inputs.a.detach().clone()  # as with points, the caller's weights may change in place
     if inputs.b is inputs.a:
         b = a
     else:
-        b = inputs.b.detach()
+        b = inputs.b.detach().clone()
         if settings.balanced and not inputs.unit_masses:
             # The masses agree to the door's tolerance; the problem needs them equal.
             b = b * (mass(a) / mass(b))[:, None]

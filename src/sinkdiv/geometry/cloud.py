@@ -25,8 +25,9 @@ class CloudGeometry(Geometry):
         """
         self.cost = cost
         self.symmetric = y is x
-        given_x = x.detach()
-        self._given = given_x, given_x if self.symmetric else y.detach()
+        # Copies: the caller may move his points in place before somebody asks for a bound or a map.
+        given_x = x.detach().clone()
+        self._given = given_x, given_x if self.symmetric else y.detach().clone()
         self._given_center = center
         self.shape = (x.shape[0], x.shape[1], y.shape[1])
         self.dtype, self.device = x.dtype, x.device

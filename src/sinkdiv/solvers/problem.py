@@ -130,11 +130,9 @@ class Problem:
     def dual(self, f: Tensor, g: Tensor, eps: Tensor) -> Tensor:
         """The dual value (B,) relative to ε·mass, up to a constant, in float64; f is the optimal one for this g."""
         f, g, a, b, eps = (tensor.double() for tensor in (f, g, self.a, self.b, eps))
-        if not self.balanced:
-            # Of ρ Σ a (1 − exp(−f/ρ)), with what the plan's own mass adds for the rows.
-            f = -(self.rho[0] + eps) * torch.expm1(-f / self.rho[0])
-            g = -self.rho[1] * torch.expm1(-g / self.rho[1])
-        return ((a * f).sum(-1) + (b * g).sum(-1)) / (eps[:, 0] * a.sum(-1))
+        # The plan's own mass adds ε/ρ of what the rows gain, where they are soft.
+        rows = _gain(a, f, self.rho[0]) * (1 + eps[:, 0] / self.rho[0])
+        return (rows + _gain(b, g, self.rho[1])) / (eps[:, 0] * a.sum(-1))
 
     def dual_value(self, raw_f: Tensor, g: Tensor) -> Tensor:
         """The dual value (B,) of g (B, m) and its best partner, given the softmin raw_f (B, n) of g.
@@ -156,7 +154,7 @@ class Problem:
         if self.balanced:
             return g, raw_f
         f = self.damped(raw_f, eps, side=0)
-        rows, columns = (w.log() - p / rho for w, p, rho in ((self.a, f, self.rho[0]), (self.b, g, self.rho[1])))
+        rows, columns = (w - p / rho for w, p, rho in zip(self.log_weights, (f, g), self.rho, strict=True))
         excess = columns.logsumexp(-1, keepdim=True) - rows.logsumexp(-1, keepdim=True)
         t = excess / (1 / (self.rho[0] + eps) + 1 / self.rho[1])
         return g + t, raw_f - t

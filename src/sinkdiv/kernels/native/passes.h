@@ -125,14 +125,14 @@ struct Running {
     double* sums;
 };
 
-// Takes one row's costs in, with the exact maximum of the tile; overwrites the costs.
+// Takes one row's costs in, with the exact maximum of the tile; leaves the scores in z, which may be where costs were.
 template <class T>
-inline void add_tile(T* z, const T* h, T scale, int64_t width, T& top, double& total) {
+inline void add_tile(const T* costs, T* z, const T* h, T scale, int64_t width, T& top, double& total) {
     constexpr int LANES = Simd<T>::LANES;
     Vector<T> top0 = fill(T(LOWEST)), top1 = top0;
     for (int64_t j = 0; j < width; j += 2 * LANES) {
-        const Vector<T> z0 = score(load(z + j), load(h + j), scale);
-        const Vector<T> z1 = score(load(z + j + LANES), load(h + j + LANES), scale);
+        const Vector<T> z0 = score(load(costs + j), load(h + j), scale);
+        const Vector<T> z1 = score(load(costs + j + LANES), load(h + j + LANES), scale);
         store(z + j, z0), store(z + j + LANES, z1);
         top0 = larger(top0, z0), top1 = larger(top1, z1);
     }
@@ -215,8 +215,10 @@ void softmin(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, 
             const Running<T> running{tops + row - begin, sums + row - begin};
             if (add_tile_unseen(p, h, s.scale, row, rows, tile, running)) continue;
             any_costs(p, row, tile, costs);
-            for (int r = 0; r < rows; ++r)
-                add_tile(costs + r * p.width, h, s.scale, p.width, running.tops[r], running.sums[r]);
+            for (int r = 0; r < rows; ++r) {
+                T* const own = costs + r * p.width;
+                add_tile(own, own, h, s.scale, p.width, running.tops[r], running.sums[r]);
+            }
         }
     }
     for (int64_t i = begin; i < end; ++i)

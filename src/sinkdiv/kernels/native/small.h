@@ -151,24 +151,12 @@ void finish_softmin(Side<T>& side, T scale) {
 // The softmin over the columns of stored costs (rows, width), for h in base 2: each row is swept twice.
 template <class T>
 void softmin_along_rows(const T* costs, int64_t width, const T* h, T scale, T* row_buffer, Side<T>& side) {
-    constexpr int LANES = Simd<T>::LANES;
     for (int64_t i = 0; i < side.count; ++i) {
-        const T* c = costs + i * width;
-        Vector<T> top0 = fill(T(LOWEST)), top1 = top0;
-        for (int64_t j = 0; j < width; j += 2 * LANES) {
-            const Vector<T> z0 = score(load(c + j), load(h + j), scale);
-            const Vector<T> z1 = score(load(c + j + LANES), load(h + j + LANES), scale);
-            store(row_buffer + j, z0), store(row_buffer + j + LANES, z1);
-            top0 = larger(top0, z0), top1 = larger(top1, z1);
-        }
-        const T top = largest<T>(larger(top0, top1));
-        Vector<T> sum0 = {}, sum1 = {};
-        for (int64_t j = 0; j < width; j += 2 * LANES) {
-            sum0 += exp2_relative<T>(load(row_buffer + j) - top);
-            sum1 += exp2_relative<T>(load(row_buffer + j + LANES) - top);
-        }
+        T top = T(LOWEST);
+        double total = 0;
+        add_tile(costs + i * width, row_buffer, h, scale, width, top, total);
         side.tops[i] = top;
-        side.sums[i] = sum<T>(sum0 + sum1);
+        side.sums[i] = T(total);
     }
     finish_softmin(side, scale);
 }
