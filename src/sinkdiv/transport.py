@@ -483,14 +483,14 @@ def _solve(
 
 
 def _problem(geometry: Geometry, inputs: Samples | CostMatrix, settings: Settings) -> Problem:
-    a = inputs.a.detach().clone()  # as with points, the caller's weights may change in place
+    a, b = inputs.a.detach(), inputs.b.detach()
+    if not inputs.unit_masses:  # they are the caller's, and as with points may change in place
+        a, b = a.clone(), b.clone()
     if inputs.b is inputs.a:
         b = a
-    else:
-        b = inputs.b.detach().clone()
-        if settings.balanced and not inputs.unit_masses:
-            # The masses agree to the door's tolerance; the problem needs them equal.
-            b = b * (mass(a) / mass(b))[:, None]
+    elif settings.balanced and not inputs.unit_masses:
+        # The masses agree to the door's tolerance; the problem needs them equal.
+        b = b * (mass(a) / mass(b))[:, None]
     return Problem(geometry, a, b, settings.eps, settings.rho)
 
 

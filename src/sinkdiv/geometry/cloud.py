@@ -25,10 +25,14 @@ class CloudGeometry(Geometry):
         """
         self.cost = cost
         self.symmetric = y is x
-        # Copies: the caller may move his points in place before somebody asks for a bound or a map.
-        given_x = x.detach().clone()
-        self._given = given_x, given_x if self.symmetric else y.detach().clone()
+        self._given = x.detach(), x.detach() if self.symmetric else y.detach()
         self._given_center = center
+        # Nothing of the caller's is kept: the points may move in place before somebody asks for a bound or a map.
+        if native.serves(x) and native.knows(cost) and x.shape[-1] <= native.EXACT_DIMENSION:
+            own = self._given[0].clone()
+            self._given = own, own if self.symmetric else self._given[1].clone()  # centred when that is asked for
+        else:
+            self._given = self.x, self.y
         self.shape = (x.shape[0], x.shape[1], y.shape[1])
         self.dtype, self.device = x.dtype, x.device
         self._point_pairs: dict[int, Pairs] = {}
@@ -65,11 +69,8 @@ class CloudGeometry(Geometry):
 
     @cached_property
     def _native(self) -> native.AnyPairs | None:
-        x, y = self._given
-        if native.serves(x) and native.knows(self.cost) and x.shape[-1] <= native.EXACT_DIMENSION:
-            return native.Pairs(x, y, self.cost)  # a small problem need not pay for centring
-        pairs = self._of_points(0)
-        return pairs if isinstance(pairs, native.Pairs) else None
+        x, y = self._given  # centred or not: a small problem of low dimension need not pay for it
+        return native.Pairs(x, y, self.cost) if native.serves(x) and native.knows(self.cost) else None
 
     def _of_points(self, side: int) -> Pairs:
         if side not in self._point_pairs:
