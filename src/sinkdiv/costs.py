@@ -26,6 +26,14 @@ class Cost(ABC):
         """Costs (B, n, m) between x (B, n, d) and y (B, m, d)."""
 
     @abstractmethod
+    def smooth_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """The same, by operations that can be differentiated to any order."""
+
+    @abstractmethod
+    def depth(self, dimension: int) -> int:
+        """How many numbers `smooth_matrix` holds for one pair."""
+
+    @abstractmethod
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Σ_j w_ij ∂c(x_i, y_j)/∂x_i, (B, n, d), for weights (B, n, m)."""
 
@@ -41,7 +49,15 @@ class SquaredEuclidean(Cost):
     exponent = 2
 
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        return squared_distances(x, y)
+        return squared_distances(x, y).clamp_(min=0)
+
+    def smooth_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        squares = squared_distances(x, y)
+        # What rounding makes negative is corrected; its derivatives are right as they are.
+        return squares - squares.detach().clamp(max=0)
+
+    def depth(self, dimension: int) -> int:
+        return 1
 
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return 2 * _weighted_differences(weights, x, y)
@@ -56,6 +72,14 @@ class Euclidean(Cost):
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
         # Differences in every dimension: the root would magnify what a matrix product cancels near the diagonal.
         return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def smooth_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        squares = (x[:, :, None, :] - y[:, None, :, :]).square().sum(-1)
+        apart = squares.detach() > 0
+        return torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)
+
+    def depth(self, dimension: int) -> int:
+        return dimension
 
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
         distances = self.matrix(x, y)
@@ -77,19 +101,22 @@ def find_cost(name: str) -> Cost:
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i − y_j|², (B, n, m), accurate to a few units in the last place of each entry or of |x|²·1e-16."""
+    """|x_i − y_j|², (B, n, m), accurate to a few units in the last place of each entry or of |x|²·1e-16.
+
+    By so much it may be negative.
+    """
     if x.shape[-1] <= LOW_DIMENSION:
         total = x.new_zeros(x.shape[0], x.shape[1], y.shape[1])
         for k in range(x.shape[-1]):
             difference = x[:, :, None, k] - y[:, None, :, k]
-            total.addcmul_(difference, difference)
+            total = torch.addcmul(total, difference, difference)
         return total
     # |x|² − 2xy + |y|² cancels; float64 products keep float32 answers right and are still matrix products.
     wide_x, wide_y = _widen(x), _widen(y)
     square_x, square_y = (wide.square().sum(-1, keepdim=True) for wide in (wide_x, wide_y))
     left = torch.cat([-2 * wide_x, square_x, torch.ones_like(square_x)], -1)
     right = torch.cat([wide_y, torch.ones_like(square_y), square_y], -1)
-    return (left @ right.mT).clamp_(min=0).to(x.dtype)
+    return (left @ right.mT).to(x.dtype)
 
 
 def _widen(x: Tensor) -> Tensor:

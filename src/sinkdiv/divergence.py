@@ -8,14 +8,14 @@ goes from optimal transport (ε → 0) to an MMD with kernel −c (ε → ∞).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sinkdiv.costs import find_cost
-from sinkdiv.derivatives import entropic_value
+from sinkdiv.derivatives import Partials, known_value
 from sinkdiv.measures import Samples, check_any, check_samples, is_list_of_clouds
 from sinkdiv.settings import Callback, Length, Settings, check_value
 from sinkdiv.transport import Transport, solve_samples, warn_unless_converged
@@ -35,16 +35,16 @@ class Divergence:
 
     @property
     def value(self) -> Tensor:
-        """S_ε, 0-d or (B,), differentiable once in points and weights. See `sinkhorn_divergence`."""
+        """S_ε, 0-d or (B,), differentiable in points and weights. See `sinkhorn_divergence`."""
         value = self.ab.detached_value - (self.aa.detached_value + self.bb.detached_value) / 2
         excess = self.ab.excess_mass
         if excess is not None:
             value = value + self.ab.eps / 2 * excess.square()
-        return self.ab.as_given(entropic_value(value, self, *self.ab.differentiable_inputs()))
+        return self.ab.as_given(known_value(value, self, *self.ab.differentiable_inputs()))
 
     @property
     def sharp(self) -> Tensor:
-        """The same combination of the sharp values, <P,C>; without derivative."""
+        """The same combination of the sharp values, <P,C>, as differentiable."""
         return self.ab.as_given(self.ab.wide_sharp - (self.aa.wide_sharp + self.bb.wide_sharp) / 2)
 
     @property
@@ -60,16 +60,29 @@ class Divergence:
         mass_term = (self.ab.eps / 2 * excess.double().square()).view_as(lower)
         return lower + mass_term, upper + mass_term
 
-    def partials(self, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+    def partials(self, wanted: tuple[bool, ...]) -> Partials:
         """Derivatives of S_ε with respect to (a, b, x, y), batched; None where not wanted."""
-        between = self.ab.partials(wanted)
-        within_a, within_x = self.aa.self_partials(wanted[0], wanted[2])
-        within_b, within_y = self.bb.self_partials(wanted[1], wanted[3])
+        return self._combined(wanted, Transport.partials)
+
+    def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
+        """The same, as functions of the inputs."""
+        a, b, x, y = inputs
+        of = {self.ab: inputs, self.aa: (a, a, x, x), self.bb: (b, b, y, y)}
+        return self._combined(wanted, lambda one, which: one.differentiable_partials(which, of[one]), inputs)
+
+    def _combined(
+        self,
+        wanted: tuple[bool, ...],
+        partials: Callable[[Transport, tuple[bool, ...]], Partials],
+        inputs: tuple[Tensor, ...] | None = None,
+    ) -> Partials:
+        within = [_self_partials(one, wanted[side::2], partials) for side, one in enumerate((self.aa, self.bb))]
+        own = (within[0][0], within[1][0], within[0][1], within[1][1])
         grads = [
-            None if own is None or cross is None else cross - own / 2
-            for cross, own in zip(between, (within_a, within_b, within_x, within_y), strict=True)
+            None if cross is None or half is None else cross - half
+            for cross, half in zip(partials(self.ab, wanted), own, strict=True)
         ]
-        excess = self.ab.excess_mass
+        excess = self.ab.excess_mass if inputs is None else self.ab.excess_mass_of(*inputs[:2])
         if excess is not None:
             for side, sign in ((0, 1), (1, -1)):
                 grad = grads[side]
@@ -172,6 +185,22 @@ def solve_checked(
     problems = [problem for one in samples for problem in _three_problems(one)]
     solved = iter(solve_samples(problems, settings, previous))
     return [Divergence(*three) for three in zip(solved, solved, solved, strict=True)]
+
+
+def _self_partials(
+    within: Transport, wanted: tuple[bool, ...], partials: Callable[[Transport, tuple[bool, ...]], Partials]
+) -> Partials:
+    """Half the derivatives of OT_ε(α, α) in α's weights and points, for samples whose two sides are one."""
+    if within.symmetric:  # both sides contribute the same
+        weights, points = wanted
+        grad_a, _, grad_x, _ = partials(within, (weights, False, points, False))
+        return grad_a, grad_x
+    weights, points = wanted
+    grad_a, grad_b, grad_x, grad_y = partials(within, (weights, weights, points, points))
+    return (
+        None if grad_a is None or grad_b is None else (grad_a + grad_b) / 2,
+        None if grad_x is None or grad_y is None else (grad_x + grad_y) / 2,
+    )
 
 
 def _three_problems(s: Samples) -> tuple[Samples, Samples, Samples]:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sinkdiv.transforms import check_transforms
+
 #: Largest relative difference of the two masses that a balanced problem accepts, by dtype of the computation.
 MASS_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 
@@ -64,6 +66,7 @@ def check_samples(
         ValueError: naming the argument, what it is and what was expected.
     """
     _check_array("x", x, dims=(2, 3), layout="(n, d) or (B, n, d)")
+    check_transforms(x, y, a, b)
     _check_array("y", y, dims=(x.ndim,), layout="(m, d)" if x.ndim == 2 else "(B, m, d)")
     _check_companion("y", y, "x", x)
     _check_finite("x", x)
@@ -130,6 +133,7 @@ def check_ragged(x: Sequence[Tensor], y: Any, a: Any = None, b: Any = None, *, b
 def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, balanced: bool = True) -> CostMatrix:
     """Check a cost matrix (n, m) or (B, n, m) and its weights; see `check_samples`."""
     _check_array("C", C, dims=(2, 3), layout="(n, m) or (B, n, m)")
+    check_transforms(C, a, b)
     _check_finite("C", C)
     batched = C.ndim == 3
     cost = _batched(C, batched)

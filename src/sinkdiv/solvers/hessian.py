@@ -8,7 +8,7 @@ Eliminating f by its softmin leaves a concave function of g, whose Hessian is �
 the Hessian wherever g is, and positive semidefinite whatever the marginal error. Newton's method, the implicit
 derivative and second derivatives all solve systems with D. They do so in the scaled variables √d·s, d the first
 diagonal, where D becomes I − κ K̂ᵀK̂ for the scaled plan K̂ = diag(r^−½) P diag(d^−½), whose singular values lie in
-[0, 1]: conjugate gradients then take about the square root of the passes that Sinkhorn's iteration would. Hard marginals
+[0, 1]: conjugate gradients then take about the square root of the passes that Sinkhorn would. Hard marginals
 leave one direction free, a constant added to g; its singular vector √c is deflated.
 """
 
@@ -113,7 +113,7 @@ class SemiDualHessian:
     @cached_property
     def _constants(self) -> Tensor:
         """The unit vectors (B, m, 1) that span the kernel of the scaled system where the marginals are hard."""
-        return (self._root / self._root.norm(dim=-1, keepdim=True))[:, :, None]
+        return torch.nn.functional.normalize(self._root, dim=-1)[:, :, None]
 
     def _without_constants(self, t: Tensor) -> Tensor:
         return t - self._constants * (self._constants * t).sum(1, keepdim=True) if self._problem.balanced else t
@@ -138,8 +138,7 @@ class SemiDualHessian:
         return t, MAX_PRODUCTS
 
     def _residual(self, t: Tensor, v: Tensor) -> Tensor:
-        missing = self._without_constants(v - self._apply(t)).norm(dim=1)
-        size = v.norm(dim=1)
+        missing, size = self._without_constants(v - self._apply(t)).norm(dim=1), v.norm(dim=1)
         return torch.where(size > 0, missing / size, 0.0)
 
 
