@@ -130,6 +130,32 @@ def check_ragged(x: Sequence[Tensor], y: Any, a: Any = None, b: Any = None, *, b
     return checked
 
 
+def check_features(features: Tensor, count: int) -> None:
+    """Check what a learned cost's module made of ``count`` points.
+
+    Raises:
+        ValueError: naming the cost.
+    """
+    name = "what the module of the cost returned"
+    _check_floating(name, features)
+    if features.ndim < 2 or features.shape[0] != count:
+        raise ValueError(f"{name} must have shape ({count}, ...), one row for each point, not {_shape(features)}")
+    _check_finite(name, features)
+
+
+def check_cost_values(C: Tensor, shape: tuple[int, ...]) -> None:
+    """Check what a cost function returned for two clouds.
+
+    Raises:
+        ValueError: naming the cost.
+    """
+    name = "what the cost function returned"
+    _check_floating(name, C)
+    if tuple(C.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, not {_shape(C)}")
+    _check_finite(name, C)
+
+
 def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, balanced: bool = True) -> CostMatrix:
     """Check a cost matrix (n, m) or (B, n, m) and its weights; see `check_samples`."""
     _check_array("C", C, dims=(2, 3), layout="(n, m) or (B, n, m)")
@@ -153,6 +179,14 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def mass(weights: Tensor) -> Tensor:
     """Total mass (B,) of weights (B, n), summed in float64 and returned in the weights' dtype."""
     return weights.sum(-1, dtype=torch.float64).to(weights.dtype)
+
+
+def equalised(b: Tensor, a: Tensor) -> Tensor:
+    """b (B, m) scaled to the mass of a (B, n): they agree to the door's tolerance, a balanced problem needs them equal.
+
+    The factor has no derivative: that would be one in a direction in which the problem does not exist.
+    """
+    return b * (mass(a) / mass(b)).detach()[:, None]
 
 
 def check_finite_tensor(name: str, tensor: Tensor) -> None:

@@ -37,6 +37,8 @@ def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
     return results[0]
 
 
+@torch.compiler.disable
+@torch.compiler.disable
 def check_transforms(*arguments: Any) -> None:
     """Refuse the transforms that derivatives would not survive; arguments that are no tensors are not looked at.
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from sinkdiv import certificate
-from sinkdiv.costs import Cost, find_cost
-from sinkdiv.derivatives import Partials, Solved, known_result, known_value, pulled_back
+from sinkdiv.derivatives import Partials, Solved, Unrolled, known_result, known_value, pairing_of, pulled_back
 from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
-from sinkdiv.measures import CostMatrix, Samples, check_finite_tensor, check_matrix, check_samples, mass
-from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, check_value
+from sinkdiv.ground import CostLike, FeatureCost, GroundCost, find_ground_cost
+from sinkdiv.measures import CostMatrix, Samples, check_finite_tensor, check_matrix, check_samples, equalised
+from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, Wanted
 from sinkdiv.solvers import Problem, Solution, Start, Status
 from sinkdiv.solvers import solve as run_solver
 from sinkdiv.transforms import outside
@@ -37,8 +37,8 @@ class Transport:
     batch they are (B,) tensors and a tuple of B statuses.
     """
 
-    def __init__(self, problem: Problem, solution: Solution, inputs: Samples | CostMatrix, tol: float) -> None:
-        self._problem, self._solution, self._inputs, self._tol = problem, solution, inputs, tol
+    def __init__(self, problem: Problem, solution: Solution, inputs: Samples | CostMatrix, settings: Settings) -> None:
+        self._problem, self._solution, self._inputs, self._settings = problem, solution, inputs, settings
 
     # What was computed, and how well.
 
@@ -48,7 +48,12 @@ class Transport:
 
         A lower bound up to rounding, and accurate to second order in the marginal error.
         """
-        return self.as_given(known_value(self._solution.value, self, *self.differentiable_inputs()))
+        return self.as_given(self.wide_value)
+
+    @property
+    def wide_value(self) -> Tensor:
+        """The value (B,) in the dtype of the computation."""
+        return known_value(self._solution.value, self, *self.differentiable_inputs())
 
     @property
     def sharp(self) -> Tensor:
@@ -117,7 +122,9 @@ class Transport:
             ValueError: if the problem was given as a matrix, or the points do not fit.
         """
         geometry = self._cloud("potentials_at")
-        points = self._operand("points", points, None, geometry.x.shape[-1])
+        ground = self._settings.ground
+        dimension = None if isinstance(ground, FeatureCost) else geometry.x.shape[-1]
+        points = ground.features(self._operand("points", points, None, dimension))
         problem, other = self._problem, (self._solution.g, self._solution.f)[_check_side(side)]
 
         def extended(points: Tensor) -> Tensor:
@@ -148,9 +155,11 @@ class Transport:
         A point of weight zero has no mean and gets NaN.
 
         Raises:
-            ValueError: if the problem was given as a matrix; use ``apply`` on your own targets.
+            ValueError: if the cost is a matrix or learned; use ``apply`` on your own targets.
         """
         geometry = self._cloud("barycentric_map")
+        if isinstance(self._settings.ground, FeatureCost):
+            raise ValueError("barycentric_map would average features: use apply(y), divided by marginals()[0], instead")
 
         def means() -> Tensor:
             sent = geometry.plan_product(*self._logarithms(), geometry.y, 0)
@@ -182,7 +191,9 @@ class Transport:
         inputs = self._inputs
         names = ("a", "b", *(("x", "y") if isinstance(inputs, Samples) else ("C",)))
         detached = {name: getattr(inputs, name).detach() for name in names}
-        return Transport(self._problem, replace(self._solution, gradient=None), replace(inputs, **detached), self._tol)
+        return Transport(
+            self._problem, replace(self._solution, gradient=None), replace(inputs, **detached), self._settings
+        )
 
     def extended_to(self, geometry: Geometry) -> Start | None:
         """A start for a problem between other points, the same or others: the softmin extends g to them, in one pass.
@@ -219,6 +230,11 @@ class Transport:
         return None if self._problem.balanced else a.sum(-1) - b.sum(-1)
 
     @property
+    def between_points(self) -> bool:
+        """Whether the cost streams between points, or is a matrix."""
+        return isinstance(self._inputs, Samples)
+
+    @property
     def symmetric(self) -> bool:
         """Whether swapping the sides changes nothing."""
         return self._problem.symmetric
@@ -228,8 +244,8 @@ class Transport:
         return _tensors(self._inputs)
 
     def as_given(self, value: Tensor) -> Tensor:
-        """A value (B,) in the caller's form: 0-d if there was no batch, in the dtype of the inputs."""
-        return self._unbatch(value).to(self._inputs.dtype)
+        """A value (B,) in the caller's form."""
+        return given_form(value, self._inputs)
 
     def __repr__(self) -> str:
         batch, n, m = self._problem.geometry.shape
@@ -258,7 +274,7 @@ class Transport:
 
     @cached_property
     def _solved(self) -> Solved:
-        return Solved(self._problem, self._solution, self._tol)
+        return Solved(self._problem, self._solution, self._settings.limits.tol)
 
     @cached_property
     def _balanced_potentials(self) -> tuple[Tensor, Tensor]:
@@ -349,7 +365,7 @@ def solve(
     *,
     blur: float | None = None,
     eps: float | None = None,
-    cost: str = "sqeuclidean",
+    cost: CostLike = "sqeuclidean",
     reach: Length | None = None,
     rho: Length | None = None,
     tol: float = 1e-3,
@@ -366,7 +382,9 @@ def solve(
         b: weights of y, (m,) or (B, m); uniform of mass 1 if omitted.
         blur: the regularisation as a length σ in the units of the points: ε = p·σᵖ for the cost |x−y|ᵖ.
         eps: the regularisation ε in cost units. Exactly one of ``blur`` and ``eps`` is required.
-        cost: "sqeuclidean", |x−y|², or "euclidean", |x−y|.
+        cost: "sqeuclidean", |x−y|², or "euclidean", |x−y|; or learned: a module that maps points to features (under
+            |·|², or see `FeatureCost`), streamed like the named ones, or any function of (x, y) that returns their
+            cost matrix, (n, m) or (B, n, m), which takes ``eps`` and ``rho`` and is held in memory.
         reach: softens the marginals: a length, ρ = p·reachᵖ, or a pair for the two sides. Balanced if omitted.
         rho: the same in cost units. At most one of ``reach`` and ``rho``.
         tol: the relative L1 marginal error to reach at the target ε.
@@ -381,10 +399,11 @@ def solve(
         ValueError: naming the argument that is wrong, before any work.
     """
     settings = Settings.check(
-        find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
+        find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    (transport,) = solve_samples([check_samples(x, y, a, b, balanced=settings.balanced)], settings)
+    samples = settings.ground.featured(check_samples(x, y, a, b, balanced=settings.balanced))
+    (transport,) = solve_samples([samples], settings)
     warn_unless_converged(transport)
     return transport
 
@@ -415,7 +434,7 @@ def solve_matrix(
         ValueError: naming the argument that is wrong, before any work.
     """
     settings = Settings.check(
-        None, blur=None, eps=eps, reach=None, rho=rho, tol=tol, max_passes=max_passes,
+        GroundCost(None), blur=None, eps=eps, reach=None, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
     inputs = check_matrix(C, a, b, balanced=settings.balanced)
@@ -432,11 +451,12 @@ def transport_cost(
     *,
     blur: float | None = None,
     eps: float | None = None,
-    cost: str = "sqeuclidean",
+    cost: CostLike = "sqeuclidean",
     reach: Length | None = None,
     rho: Length | None = None,
     value: str = "entropic",
     derivative: str = "auto",
+    iterations: int | None = None,
     tol: float = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
@@ -445,30 +465,57 @@ def transport_cost(
     """OT_ε between two weighted samples: the cost itself, not debiased (it is not zero for equal samples).
 
     Args:
-        value: "entropic", OT_ε itself, differentiable once in points and weights; or "sharp", <P_ε, C>, without
-            derivative.
-        derivative: "auto" or "envelope".
+        value, derivative, iterations: as in `sinkdiv.sinkhorn_divergence`.
         x, y, a, b, blur, eps, cost, reach, rho, tol, max_passes, progress, callback: as in `solve`.
 
     Returns:
         A 0-d tensor, or (B,) for a batch.
     """
-    check_value(value, derivative)
+    wanted = Wanted.check(value, derivative, iterations)
     settings = Settings.check(
-        find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
+        find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    (transport,) = solve_samples([check_samples(x, y, a, b, balanced=settings.balanced)], settings)
-    warn_unless_converged(transport)
-    return transport.value if value == "entropic" else transport.sharp
+    samples = settings.ground.featured(check_samples(x, y, a, b, balanced=settings.balanced))
+    return transport_value(samples, settings, wanted)
+
+
+def transport_value(
+    samples: Samples, settings: Settings, wanted: Wanted, solve: Callable[[], Transport] | None = None
+) -> Tensor:
+    """The value that is wanted between featured samples; ``solve`` may have its own way of finding the transport."""
+    if wanted.iterations is not None:
+        return given_form(unrolled_value(samples, settings, wanted), samples)
+    transport = solve() if solve else solve_samples([samples], settings)[0]
+    warn_unless_converged(transport, stacklevel=4)
+    return transport.value if wanted.value == "entropic" else transport.sharp
+
+
+def unrolled_value(samples: Samples, settings: Settings, wanted: Wanted) -> Tensor:
+    """The value (B,) that is wanted, after as many iterations, which are differentiated."""
+    assert wanted.iterations is not None, "a solve is not unrolled"
+    posed = settings.ground.posed(samples)
+    a, b, *costs = _tensors(posed)
+    if settings.balanced and not posed.unit_masses:
+        b = equalised(b, a)
+    if isinstance(posed, Samples):
+        center = posed.y.detach().mean(1, keepdim=True)
+        costs = [points - center for points in costs]
+    unrolled = Unrolled(pairing_of(settings.ground.cost, settings.eps), settings.rho, wanted.iterations)
+    return (unrolled.entropic if wanted.value == "entropic" else unrolled.sharp)(a, b, tuple(costs))
+
+
+def given_form(value: Tensor, inputs: Samples | CostMatrix) -> Tensor:
+    """A value (B,) in the caller's form: 0-d if there was no batch, in the dtype of the inputs."""
+    return (value if inputs.batched else value.squeeze(0)).to(inputs.dtype)
 
 
 def solve_samples(samples: Sequence[Samples], settings: Settings, previous: Transport | None = None) -> list[Transport]:
-    """Solve checked problems together; the caller reports what did not converge.
+    """Solve problems between featured samples together; the caller reports what did not converge.
 
     ``previous`` is a solved problem that resembles the first: its potential is where that one starts from.
     """
-    return _solve(samples, settings, previous)
+    return _solve([settings.ground.posed(one) for one in samples], settings, previous)
 
 
 def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
@@ -526,7 +573,7 @@ def _solve_numbers(
             f"{names} so far apart that costs overflow {problems[0].a.dtype}: rescale them or use float64"
         ) from None
     return [
-        Transport(problem, solution, one, settings.limits.tol)
+        Transport(problem, solution, one, settings)
         for problem, solution, one in zip(problems, solutions, given, strict=True)
     ]
 
@@ -538,17 +585,16 @@ def _problem(given: Samples | CostMatrix, numbers: tuple[Tensor, ...], settings:
     if given.b is given.a:
         b = a
     elif settings.balanced and not given.unit_masses:
-        # The masses agree to the door's tolerance; the problem needs them equal.
-        b = b * (mass(a) / mass(b))[:, None]
-    return Problem(_geometry(given, costs, settings.cost), a, b, settings.eps, settings.rho)
+        b = equalised(b, a)
+    return Problem(_geometry(given, costs, settings.ground), a, b, settings.eps, settings.rho)
 
 
-def _geometry(given: Samples | CostMatrix, costs: Sequence[Tensor], cost: Cost | None) -> Geometry:
+def _geometry(given: Samples | CostMatrix, costs: Sequence[Tensor], ground: GroundCost) -> Geometry:
     if isinstance(given, CostMatrix):
         return MatrixGeometry(costs[0])
-    assert cost is not None, "points need a cost between them"
+    assert ground.cost is not None, "points need a cost between them"
     x, y = costs
-    return CloudGeometry(x, x if given.y is given.x else y, cost)
+    return CloudGeometry(x, x if given.y is given.x else y, ground.cost)
 
 
 def _check_side(side: int) -> int:

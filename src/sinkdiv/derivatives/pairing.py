@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sinkdiv.costs import Cost
 from sinkdiv.derivatives.streamed import Reduction, Tensors
-from sinkdiv.geometry import CloudGeometry, Geometry
 
 #: Beyond every density of a plan whose weights are normal numbers; exp of it is finite in float32.
 LARGEST_EXPONENT = 80.0
@@ -134,6 +133,6 @@ class MatrixPairing(Pairing):
         return int(costs[0].shape[2 - side])
 
 
-def pairing_of(geometry: Geometry, eps: float) -> Pairing:
-    """The pairing that says of tensors with a graph what the geometry says of its own."""
-    return CloudPairing(eps, geometry.cost) if isinstance(geometry, CloudGeometry) else MatrixPairing(eps)
+def pairing_of(cost: Cost | None, eps: float) -> Pairing:
+    """The pairing of points under a cost, or of a matrix."""
+    return MatrixPairing(eps) if cost is None else CloudPairing(eps, cost)

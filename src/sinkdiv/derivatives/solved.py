@@ -16,7 +16,7 @@ from sinkdiv.derivatives.known import Partials, pulled_back
 from sinkdiv.derivatives.pairing import CloudPairing, Pairing, pairing_of
 from sinkdiv.derivatives.streamed import Tensors
 from sinkdiv.geometry import CloudGeometry
-from sinkdiv.measures import mass
+from sinkdiv.measures import equalised
 from sinkdiv.solvers import Problem, Solution
 from sinkdiv.transforms import outside
 
@@ -111,7 +111,8 @@ class Solved:
 
     @cached_property
     def _pairing(self) -> Pairing:
-        return pairing_of(self._problem.geometry, self._problem.eps)
+        geometry = self._problem.geometry
+        return pairing_of(geometry.cost if isinstance(geometry, CloudGeometry) else None, self._problem.eps)
 
     @cached_property
     def _semidual(self) -> Semidual:
@@ -121,13 +122,14 @@ class Solved:
     def _center(self) -> Tensor:
         geometry = self._problem.geometry
         assert isinstance(geometry, CloudGeometry), "a matrix has no points"
-        return outside(lambda: geometry.center)
+        center: Tensor = outside(lambda: geometry.center)
+        return center
 
     def _prepared(self, inputs: Tensors) -> Tensors:
         """The inputs as the solver saw them: of equal masses where the marginals are hard, points centred."""
         a, b, *costs = inputs
         if self._problem.balanced:
-            b = b * (mass(a) / mass(b)).detach()[:, None]
+            b = equalised(b, a)
         if isinstance(self._pairing, CloudPairing):
             costs = [points - self._center for points in costs]
         return a, b, *costs
