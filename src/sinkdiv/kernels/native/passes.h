@@ -200,6 +200,58 @@ inline void sweep_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t b
         }
 }
 
+// Pairs in D dimensions, whose costs and tangents never leave the registers.
+template <class T, Form FORM, int D>
+struct LowPairs {
+    static constexpr int DIMENSION = D;
+    static constexpr bool DISTANCE = FORM == Form::distance;
+    const Pairs<T>& p;
+    const Motion<T>& motion;
+
+    // Calls take(r, j, differences, velocities, cost, tangent) for COUNT rows from `row` on and each vector of a tile.
+    // Beyond the last row the last one is given again.
+    template <int COUNT, class Take>
+    void each(int64_t row, int64_t tile, Take take) const {
+        T x[COUNT][D], dx[COUNT][D];
+        for (int r = 0; r < COUNT; ++r)
+            for (int k = 0; k < D; ++k) {
+                const int64_t at = (row + r < p.n ? row + r : p.n - 1) * D + k;
+                x[r][k] = p.x[at], dx[r][k] = motion.x[at];
+            }
+        const T *y = p.y + tile * D * p.width, *dy = motion.y + tile * D * p.width;
+        for (int64_t j = 0; j < p.width; j += Simd<T>::LANES) {
+            Vector<T> columns[D], moves[D];
+            for (int k = 0; k < D; ++k) columns[k] = load(y + k * p.width + j), moves[k] = load(dy + k * p.width + j);
+#pragma GCC unroll 8
+            for (int r = 0; r < COUNT; ++r) {
+                Vector<T> differences[D], velocities[D], cost = {}, tangent = {};
+#pragma GCC unroll 8
+                for (int k = 0; k < D; ++k) {
+                    differences[k] = x[r][k] - columns[k], velocities[k] = dx[r][k] - moves[k];
+                    cost += differences[k] * differences[k];
+                    tangent += differences[k] * velocities[k];
+                }
+                finish_tangents<T, FORM>(p, motion, 0, 0, cost, tangent);
+                take(r, j, differences, velocities, cost, tangent);
+            }
+        }
+    }
+};
+
+// Calls pass(low) with the pairs as `LowPairs` of their form and dimension; false if they are not of low dimension.
+template <class T, class Pass>
+inline bool in_low_dimension(const Pairs<T>& p, const Motion<T>& motion, Pass pass) {
+    const auto in = [&](auto distances, auto squares) { p.form == Form::distance ? pass(distances) : pass(squares); };
+    constexpr Form DISTANCE = Form::distance, SQUARES = Form::squared_differences;
+    switch (p.d) {
+        case 1: return in(LowPairs<T, DISTANCE, 1>{p, motion}, LowPairs<T, SQUARES, 1>{p, motion}), true;
+        case 2: return in(LowPairs<T, DISTANCE, 2>{p, motion}, LowPairs<T, SQUARES, 2>{p, motion}), true;
+        case 3: return in(LowPairs<T, DISTANCE, 3>{p, motion}, LowPairs<T, SQUARES, 3>{p, motion}), true;
+        case 4: return in(LowPairs<T, DISTANCE, 4>{p, motion}, LowPairs<T, SQUARES, 4>{p, motion}), true;
+        default: return false;
+    }
+}
+
 template <class T>
 void costs(const Pairs<T>& p, int64_t begin, int64_t end, T* scratch, T* out) {
     sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* c) {
@@ -486,30 +538,76 @@ void weighted_gradient(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& 
         for (int64_t l = 0; l < v.k; ++l) out[i * v.k + l] = T(factor * block.result(i, l));
 }
 
-// Of one row: over the tangents the weights of the differences of points, over the costs those of the differences of
-// velocities. For a distance C these are P (s + t_j + k C' - C'/C) / C and P / C: of the velocities only the part across
-// the line of two points turns it.
+// The weights of the difference of a pair's points and of that of their velocities in the tangent of a gradient.
+template <class T>
+struct TangentWeights {
+    Vector<T> place, move;
+};
+
+// For the plan's entry P and factor = s + t + k C' these are P factor and P. For a distance C they are
+// P (factor - C'/C) / C and P / C: of the velocities only the part across the line of two points turns it.
+template <class T, bool DISTANCE>
+inline TangentWeights<T> tangent_weights(Vector<T> cost, Vector<T> tangent, Vector<T> entry, Vector<T> factor) {
+    if constexpr (DISTANCE) {
+        const auto apart = cost > T(0);
+        const Vector<T> inverse = T(1) / (apart ? cost : fill(T(1)));
+        entry = apart ? entry * inverse : fill(T(0));
+        factor -= tangent * inverse;
+    }
+    return {entry * factor, entry};
+}
+
+// The weights of one row, of places over the tangents and of moves over the costs.
 template <class T, bool DISTANCE>
 inline void tangent_row(T* costs, T* tangents, const T* h, T u, T scale, T s, const T* t, T k, int64_t width) {
     constexpr int LANES = Simd<T>::LANES;
     for (int64_t j = 0; j < width; j += LANES) {
         const Vector<T> cost = load(costs + j), tangent = load(tangents + j);
-        Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u);
-        Vector<T> factor = s + load(t + j) + k * tangent;
-        if constexpr (DISTANCE) {
-            const auto apart = cost > T(0);
-            const Vector<T> inverse = T(1) / (apart ? cost : fill(T(1)));
-            entry = apart ? entry * inverse : fill(T(0));
-            factor -= tangent * inverse;
-        }
-        store(costs + j, entry), store(tangents + j, entry * factor);
+        const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u);
+        const auto weights = tangent_weights<T, DISTANCE>(cost, tangent, entry, s + load(t + j) + k * tangent);
+        store(costs + j, weights.move), store(tangents + j, weights.place);
     }
+}
+
+template <class T, class Low>
+inline void low_gradient_tangent(const Low& low, const Scores<T>& s, const Factors<T>& f, int64_t begin, int64_t end,
+                                 double* sums, T* out) {
+    constexpr int D = Low::DIMENSION, COUNT = ROWS / 2;  // whose sums leave registers for all else
+    const int64_t tiles = low.p.tiles(), width = low.p.width;
+    for (int64_t e = 0; e < BLOCK * D; ++e) sums[e] = 0;
+    for (int64_t tile = 0; tile < tiles; ++tile)
+        for (int64_t row = begin; row < end; row += COUNT) {
+            const int rows = int(end - row < COUNT ? end - row : COUNT);
+            const T *h = s.h + tile * width, *columns = f.columns + tile * width;
+            T u[COUNT], own[COUNT];
+            for (int r = 0; r < COUNT; ++r) {
+                u[r] = s.u[row + (r < rows ? r : 0)];
+                own[r] = f.rows[row + (r < rows ? r : 0)];
+            }
+            Vector<T> total[COUNT][D] = {};
+            low.template each<COUNT>(row, tile, [&](int r, int64_t j, const Vector<T>* differences,
+                                                    const Vector<T>* velocities, Vector<T> cost, Vector<T> tangent) {
+                const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u[r]);
+                const Vector<T> factor = own[r] + load(columns + j) + f.slope * tangent;
+                const auto weights = tangent_weights<T, Low::DISTANCE>(cost, tangent, entry, factor);
+#pragma GCC unroll 8
+                for (int k = 0; k < D; ++k)
+                    total[r][k] += weights.place * differences[k] + weights.move * velocities[k];
+            });
+            for (int r = 0; r < rows; ++r)
+                for (int k = 0; k < D; ++k) sums[(row + r - begin) * D + k] += double(sum<T>(total[r][k]));
+        }
+    const double factor = Low::DISTANCE ? 1.0 : 2.0;
+    for (int64_t i = begin; i < end; ++i)
+        for (int k = 0; k < D; ++k) out[i * D + k] = T(factor * sums[(i - begin) * D + k]);
 }
 
 template <class T>
 void gradient_tangent(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, const Operand<T>& dv,
                       const Factors<T>& f, const Motion<T>& motion, const T* points, int64_t begin, int64_t end,
                       T* scratch, double* sums, T* out) {
+    if (in_low_dimension(p, motion, [&](const auto& low) { low_gradient_tangent(low, s, f, begin, end, sums, out); }))
+        return;
     const bool distance = p.form == Form::distance;
     BlockSums<T> places{v, points, begin, sums}, moves{dv, motion.x, begin, sums + BLOCK * (v.k + 1)};
     places.clear(), moves.clear();
@@ -587,9 +685,39 @@ void cost_marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_
     both.write(end, out);
 }
 
+template <class T, class Low>
+inline void low_tangent_marginals(const Low& low, const Scores<T>& s, int64_t begin, int64_t end, T* across,
+                                  double* columns, T* out) {
+    const int64_t tiles = low.p.tiles(), width = low.p.width;
+    double rows_sums[BLOCK] = {};
+    for (int64_t tile = 0; tile < tiles; ++tile)
+        for (int64_t row = begin; row < end; row += ROWS) {
+            const int rows = int(end - row < ROWS ? end - row : ROWS);
+            const T* h = s.h + tile * width;
+            T u[ROWS];
+            for (int r = 0; r < ROWS; ++r) u[r] = r < rows ? s.u[row + r] : T(LOWEST);
+            Vector<T> total[ROWS] = {}, column = {};
+            low.template each<ROWS>(row, tile, [&](int r, int64_t j, const Vector<T>*, const Vector<T>*,
+                                                   Vector<T> cost, Vector<T> tangent) {
+                const Vector<T> term = exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u[r]) * tangent;
+                total[r] += term;
+                column = r == 0 ? term : column + term;
+                if (r == ROWS - 1) store(across + j, column);
+            });
+            for (int r = 0; r < rows; ++r) rows_sums[row + r - begin] += double(sum<T>(total[r]));
+            double* const into = columns + tile * width;
+            for (int64_t j = 0; j < width; ++j) into[j] += double(across[j]);
+        }
+    for (int64_t i = begin; i < end; ++i) out[i] = T(rows_sums[i - begin]);
+}
+
 template <class T>
 void tangent_marginals(const Pairs<T>& p, const Scores<T>& s, const Motion<T>& motion, int64_t begin, int64_t end,
                        T* scratch, double* columns, T* out) {
+    const auto in_registers = [&](const auto& low) {
+        low_tangent_marginals(low, s, begin, end, scratch, columns, out);
+    };
+    if (in_low_dimension(p, motion, in_registers)) return;
     BothSums<T> both{p, s, begin, scratch + 2 * ROWS * p.width, columns, {}};
     sweep_tangents(p, motion, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs, T* tangents) {
         both.add(tile, row, rows, costs,
