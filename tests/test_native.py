@@ -857,8 +857,12 @@ def test_rows_do_not_depend_on_the_number_of_threads(threads, dtype, d):
         threads(count)
         pairs = native.Pairs(x, y, find_cost("sqeuclidean"))
         u = -pairs.softmin(h, eps)
-        results.append((u, pairs.plan_gradient(u, h, eps), pairs.plan_cost(u, h, eps), pairs.marginals(u, h, eps)[0]))
-        columns.append(pairs.marginals(u, h, eps)[1])
+        sums = pairs.marginals(u, h, eps), pairs.cost_marginals(u, h, eps), pairs.tangent_marginals(u, h, eps, x + 1, y)
+        results.append((
+            u, pairs.plan_gradient(u, h, eps), pairs.plan_cost(u, h, eps), *(rows for rows, _ in sums),
+            pairs.weighted_gradient(u, h, eps, u, h, eps), pairs.gradient_tangent(u, h, eps, u, h, x + 1, y),
+        ))  # fmt: skip
+        columns.append(sums[0][1])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
     # Column sums are made of one part for each thread, and each of up to 225 groups of rows, in float64.
     rtol = 16 * torch.finfo(torch.float64).eps + torch.finfo(dtype).eps
