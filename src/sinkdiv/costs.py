@@ -37,6 +37,14 @@ class Cost(ABC):
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Σ_j w_ij ∂c(x_i, y_j)/∂x_i, (B, n, d), for weights (B, n, m)."""
 
+    @abstractmethod
+    def tangent(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        """The derivative of `matrix` as x moves along dx (B, n, d) and y along dy (B, m, d)."""
+
+    @abstractmethod
+    def gradient_tangent(self, weights: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        """The derivative of `gradient` as x moves along dx and y along dy, while the weights stay."""
+
     def from_length(self, length: float) -> float:
         """The cost units p·σᵖ of a length σ: ε of a blur, ρ of a reach."""
         return float(self.exponent * length**self.exponent)
@@ -62,9 +70,15 @@ class SquaredEuclidean(Cost):
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return 2 * _weighted_differences(weights, x, y)
 
+    def tangent(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        return 2 * _difference_products(x, y, dx, dy)
+
+    def gradient_tangent(self, weights: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        return 2 * _weighted_differences(weights, dx, dy)
+
 
 class Euclidean(Cost):
-    """|x−y|. At coincident points, where it has no derivative, the subgradient 0 is taken."""
+    """|x−y|. At coincident points, where it has no derivative, the subgradient 0 is taken, and a tangent of 0."""
 
     name = "euclidean"
     exponent = 1
@@ -82,8 +96,17 @@ class Euclidean(Cost):
         return dimension
 
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return _weighted_differences(_divide(weights, self.matrix(x, y)), x, y)
+
+    def tangent(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        return _divide(_difference_products(x, y, dx, dy), self.matrix(x, y))
+
+    def gradient_tangent(self, weights: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        # Of the points' velocity only the part across their line turns the unit vector from one to the other.
         distances = self.matrix(x, y)
-        return _weighted_differences(torch.where(distances > 0, weights / distances, 0.0), x, y)
+        stretch = _divide(_divide(_difference_products(x, y, dx, dy), distances), distances)
+        across = _divide(weights, distances)
+        return _weighted_differences(across, dx, dy) - _weighted_differences(across * stretch, x, y)
 
 
 COSTS: dict[str, Cost] = {cost.name: cost for cost in (SquaredEuclidean(), Euclidean())}
@@ -121,6 +144,23 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 def _widen(x: Tensor) -> Tensor:
     return x if x.device.type == "mps" else x.double()  # MPS has no float64
+
+
+def _divide(values: Tensor, distances: Tensor) -> Tensor:
+    """values / distances, and 0 at coincident points."""
+    return torch.where(distances > 0, values / distances, 0.0)
+
+
+def _difference_products(x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+    """(x_i − y_j)·(dx_i − dy_j), (B, n, m)."""
+    if x.shape[-1] <= LOW_DIMENSION:
+        total = x.new_zeros(x.shape[0], x.shape[1], y.shape[1])
+        for k in range(x.shape[-1]):
+            total.addcmul_(x[:, :, None, k] - y[:, None, :, k], dx[:, :, None, k] - dy[:, None, :, k])
+        return total
+    wide_x, wide_y, wide_dx, wide_dy = map(_widen, (x, y, dx, dy))
+    total = (wide_x * wide_dx).sum(-1)[:, :, None] + (wide_y * wide_dy).sum(-1)[:, None]
+    return total.baddbmm_(wide_x, wide_dy.mT, alpha=-1).baddbmm_(wide_dx, wide_y.mT, alpha=-1).to(x.dtype)
 
 
 def _weighted_differences(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
