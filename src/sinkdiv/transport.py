@@ -20,7 +20,16 @@ import torch
 from torch import Tensor
 
 from sinkdiv import certificate
-from sinkdiv.derivatives import Partials, Solved, Unrolled, known_result, known_value, pairing_of, pulled_back
+from sinkdiv.derivatives import (
+    Partials,
+    SharpValue,
+    Solved,
+    Unrolled,
+    known_result,
+    known_value,
+    pairing_of,
+    pulled_back,
+)
 from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
 from sinkdiv.ground import CostLike, FeatureCost, GroundCost, find_ground_cost
 from sinkdiv.measures import CostMatrix, Samples, check_finite_tensor, check_matrix, check_samples, equalised
@@ -63,8 +72,9 @@ class Transport:
     @property
     def wide_sharp(self) -> Tensor:
         """The sharp value (B,) in the dtype of the computation."""
-        value = outside(lambda: self._problem.geometry.plan_cost(*self._logarithms()))
-        return known_value(value, Sharp(self), *self.differentiable_inputs())
+        sharp = SharpValue(self._problem, self._solution, self._settings.limits.tol)
+        value = outside(lambda: sharp.value)
+        return known_value(value, _Sharp(sharp, self._solved), *self.differentiable_inputs())
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -343,18 +353,14 @@ class Transport:
         return tensor if self._inputs.batched else tensor.squeeze(0)
 
 
-class Sharp:
-    """The derivatives of the sharp value <P,C> of a transport."""
+class _Sharp:
+    """The derivatives of a transport's sharp value: numbers by the analytic formulas, functions by composition."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def partials(self, wanted: tuple[bool, ...]) -> Partials:
-        inputs = tuple(tensor.detach() for tensor in self._transport.differentiable_inputs())
-        return self.differentiable_partials(wanted, inputs)
+    def __init__(self, analytic: SharpValue, solved: Solved) -> None:
+        self._solved, self.partials = solved, analytic.partials
 
     def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
-        return pulled_back(self._transport._solved.sharp, inputs, wanted, torch.ones_like(inputs[0][:, 0]))
+        return pulled_back(self._solved.sharp, inputs, wanted, torch.ones_like(inputs[0][:, 0]))
 
 
 def solve(

@@ -12,13 +12,13 @@ each with derivatives of its own, so that values, plans and maps can be differen
 from __future__ import annotations
 
 import math
-import warnings
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sinkdiv.derivatives.accuracy import report, wanted_residual
 from sinkdiv.derivatives.known import Partials, pulled_back
 from sinkdiv.derivatives.pairing import Pairing
 from sinkdiv.derivatives.streamed import Tensors, saved
@@ -26,23 +26,13 @@ from sinkdiv.solvers import Problem, Solution
 from sinkdiv.solvers.hessian import SemiDualHessian
 from sinkdiv.transforms import VMAP
 
-#: How much more accurate the linear systems are than the solution that they differentiate.
-ACCURACY = 0.1
-
-#: The least relative residual that is asked of a linear system, in units of the dtype's rounding.
-RESOLUTION = 64
-
-
-class DerivativeWarning(UserWarning):
-    """A linear system behind a derivative was not solved as accurately as the problem itself."""
-
 
 class Semidual:
     """The optimality conditions of a solved problem, as functions of g (B, m) and z = (a, b, *costs)."""
 
     def __init__(self, problem: Problem, solution: Solution, pairing: Pairing, tol: float) -> None:
         self._problem, self._solution, self._pairing = problem, solution, pairing
-        self._tol = max(ACCURACY * tol, RESOLUTION * torch.finfo(problem.a.dtype).eps)
+        self._tol = wanted_residual(tol, problem.a.dtype)
         self.eps = problem.eps
 
     # Functions with derivatives of every order.
@@ -89,14 +79,7 @@ class Semidual:
     def solve(self, v: Tensor) -> Tensor:
         """s with D s = v, (B, m, k); a `DerivativeWarning` if it is less accurate than the tolerance asks."""
         solution = self.hessian.solve(v, self._tol)
-        residual = float(solution.residual.max())
-        if not residual <= 2 * self._tol:
-            warnings.warn(
-                f"the linear system of a derivative was solved to a relative residual of {residual:.1e} only, "
-                f"{self._tol:.1e} was wanted: the derivative is that inaccurate. Use float64, or a larger eps (blur)",
-                DerivativeWarning,
-                stacklevel=2,
-            )
+        report(solution.residual, self._tol)
         return solution.s
 
     @cached_property

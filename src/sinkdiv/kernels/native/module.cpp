@@ -446,6 +446,23 @@ void plan_cost(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uint
     finish(completed);
 }
 
+template <class T>
+void plan_matrix(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().plan_matrix(packed.pairs(b), {rows[b], columns[b], scale[b]}, begin, end, scratch[thread],
+                                    reinterpret_cast<T*>(out) + b * batch.n * batch.m);
+        });
+    }
+    finish(completed);
+}
+
 // Column vectors (B, m) padded with zeros.
 template <class T>
 class Columns {
@@ -765,6 +782,9 @@ NB_MODULE(_native, m) {
           });
     m.def("plan_cost", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t out) {
         SINKDIV_BOTH(plan_cost)(batch, u, h, eps, out);
+    });
+    m.def("plan_matrix", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t out) {
+        SINKDIV_BOTH(plan_matrix)(batch, u, h, eps, out);
     });
     m.def("corrected_primal",
           [](bool wide, const Batch& batch, uintptr_t a, uintptr_t b, uintptr_t log_u, uintptr_t log_h, uintptr_t eps,

@@ -123,6 +123,8 @@ struct Passes {
                              T* out);
     // sum_j P_ij C_ij
     void (*plan_cost)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* out);
+    // P_ij
+    void (*plan_matrix)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, T* out);
     // sum_j b_j s (C_ij + eps log s) for the density s = 2^z_ij + p_i q_j
     void (*corrected_primal)(const Pairs<T>&, const Scores<T>&, const T* b, const T* p, const T* q, int64_t begin,
                              int64_t end, T* scratch, double* out);

@@ -739,6 +739,17 @@ void plan_cost(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end
 }
 
 template <class T>
+void plan_matrix(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, T* out) {
+    sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* c) {
+        const int64_t from = tile * p.width, left = p.m - from, count = left < p.width ? left : p.width;
+        for (int r = 0; r < rows; ++r, c += p.width) {
+            plan_row(c, s.h + from, s.u[row + r], s.scale, p.width, c);
+            std::memcpy(out + (row + r) * p.m + from, c, count * sizeof(T));
+        }
+    });
+}
+
+template <class T>
 void corrected_primal(const Pairs<T>& p, const Scores<T>& s, const T* b, const T* up, const T* q, int64_t begin,
                       int64_t end, T* scratch, double* out) {
     constexpr int LANES = Simd<T>::LANES;
