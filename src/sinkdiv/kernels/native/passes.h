@@ -109,7 +109,7 @@ inline void sweep(const Pairs<T>& p, int64_t begin, int64_t end, T* costs, Reduc
 constexpr int BOTH = VECTORS / 2;
 
 // Adds the contributions of coordinates [from, to) to the sums behind costs and tangents.
-template <class T, Form FORM>
+template <class T, Form FORM, Moving MOVING>
 inline void add_tangent_coordinates(const T* const* x, const T* const* dx, const T* y, const T* dy, int64_t width,
                                     int64_t from, int64_t to, Vector<T> (&cost)[ROWS][BOTH],
                                     Vector<T> (&tangent)[ROWS][BOTH]) {
@@ -127,12 +127,14 @@ inline void add_tangent_coordinates(const T* const* x, const T* const* dx, const
             for (int c = 0; c < BOTH; ++c) {
                 if constexpr (FORM == Form::squared_product) {
                     cost[r][c] += own * columns[c];
-                    tangent[r][c] += own * moves[c];
-                    tangent[r][c] += move * columns[c];
+                    if constexpr (MOVING != Moving::rows) tangent[r][c] += own * moves[c];
+                    if constexpr (MOVING != Moving::columns) tangent[r][c] += move * columns[c];
                 } else {
                     const Vector<T> difference = own - columns[c];
                     cost[r][c] += difference * difference;
-                    tangent[r][c] += difference * (move - moves[c]);
+                    if constexpr (MOVING == Moving::both) tangent[r][c] += difference * (move - moves[c]);
+                    if constexpr (MOVING == Moving::rows) tangent[r][c] += difference * move;
+                    if constexpr (MOVING == Moving::columns) tangent[r][c] -= difference * moves[c];
                 }
             }
         }
@@ -154,7 +156,7 @@ inline void finish_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t 
     }
 }
 
-template <class T, Form FORM>
+template <class T, Form FORM, Moving MOVING>
 inline void group_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t row, int64_t tile, T* costs,
                            T* tangents) {
     constexpr int LANES = Simd<T>::LANES;
@@ -168,7 +170,8 @@ inline void group_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t r
         for (int64_t from = 0; from < p.d; from += RUN_OF_COORDINATES) {
             const int64_t to = from + RUN_OF_COORDINATES < p.d ? from + RUN_OF_COORDINATES : p.d;
             Vector<T> cost[ROWS][BOTH] = {}, tangent[ROWS][BOTH] = {};
-            add_tangent_coordinates<T, FORM>(x, dx, p.y + at + j, motion.y + at + j, p.width, from, to, cost, tangent);
+            add_tangent_coordinates<T, FORM, MOVING>(x, dx, p.y + at + j, motion.y + at + j, p.width, from, to, cost,
+                                                     tangent);
             for (int r = 0; r < ROWS; ++r)
                 for (int c = 0; c < BOTH; ++c) {
                     const int64_t entry = r * p.width + j + c * LANES, own = row + r < p.n ? row + r : p.n - 1;
@@ -181,6 +184,17 @@ inline void group_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t r
         }
 }
 
+// The costs and tangents of a group of rows with a tile of columns, (ROWS, width) each.
+template <class T, Form FORM>
+inline void moving_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t row, int64_t tile, T* costs,
+                            T* tangents) {
+    switch (motion.moving) {
+        case Moving::both: group_tangents<T, FORM, Moving::both>(p, motion, row, tile, costs, tangents); break;
+        case Moving::rows: group_tangents<T, FORM, Moving::rows>(p, motion, row, tile, costs, tangents); break;
+        case Moving::columns: group_tangents<T, FORM, Moving::columns>(p, motion, row, tile, costs, tangents); break;
+    }
+}
+
 // Calls reduce(tile, row, rows, costs, tangents) for each group of rows and each tile; both are (ROWS, width). Pairs of
 // points only.
 template <class T, class Reduce>
@@ -191,11 +205,11 @@ inline void sweep_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t b
     for (int64_t tile = 0; tile < tiles; ++tile)
         for (int64_t row = begin; row < end; row += ROWS) {
             if (p.form == Form::squared_differences)
-                group_tangents<T, Form::squared_differences>(p, motion, row, tile, costs, tangents);
+                moving_tangents<T, Form::squared_differences>(p, motion, row, tile, costs, tangents);
             else if (p.form == Form::squared_product)
-                group_tangents<T, Form::squared_product>(p, motion, row, tile, costs, tangents);
+                moving_tangents<T, Form::squared_product>(p, motion, row, tile, costs, tangents);
             else
-                group_tangents<T, Form::distance>(p, motion, row, tile, costs, tangents);
+                moving_tangents<T, Form::distance>(p, motion, row, tile, costs, tangents);
             reduce(tile, row, int(end - row < ROWS ? end - row : ROWS), costs, tangents);
         }
 }
@@ -473,8 +487,9 @@ struct BlockSums {
                 }
         } else {
             const int64_t left = p.m - tile * p.width, count = left < p.width ? left : p.width;
-            add_wide_product(weights, p.width, v.values + tile * p.width * v.stride, v.stride, count, rows, v.k,
-                             sums + (row - begin) * v.k);
+            if (v.values)
+                add_wide_product(weights, p.width, v.values + tile * p.width * v.stride, v.stride, count, rows, v.k,
+                                 sums + (row - begin) * v.k);
             double* const masses = sums + BLOCK * v.k + row - begin;
             if (points)
                 for (int r = 0; r < rows; ++r) masses[r] += double(total(weights + r * p.width, p.width));
