@@ -110,11 +110,12 @@ constexpr int BOTH = VECTORS / 2;
 
 // Adds the contributions of coordinates [from, to) to the sums behind costs and tangents.
 template <class T, Form FORM, Moving MOVING>
-inline void add_tangent_coordinates(const T* const* x, const T* const* dx, const T* y, const T* dy, int64_t width,
-                                    int64_t from, int64_t to, Vector<T> (&cost)[ROWS][BOTH],
+inline void add_tangent_coordinates(const T* x, const T* dx, const int64_t (&offsets)[ROWS], const T* y, const T* dy,
+                                    int64_t width, int64_t from, int64_t to, Vector<T> (&cost)[ROWS][BOTH],
                                     Vector<T> (&tangent)[ROWS][BOTH]) {
     constexpr int LANES = Simd<T>::LANES;
-    for (int64_t k = from; k < to; ++k) {
+    x += from, dx += from;  // two moving addresses and fixed offsets: an address for each row fills the registers
+    for (int64_t k = from; k < to; ++k, ++x, ++dx) {
         Vector<T> columns[BOTH], moves[BOTH];
         for (int c = 0; c < BOTH; ++c) {
             columns[c] = load(y + k * width + c * LANES);
@@ -122,7 +123,7 @@ inline void add_tangent_coordinates(const T* const* x, const T* const* dx, const
         }
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
-            const Vector<T> own = fill(x[r][k]), move = fill(dx[r][k]);
+            const Vector<T> own = fill(x[offsets[r]]), move = fill(dx[offsets[r]]);
 #pragma GCC unroll 8
             for (int c = 0; c < BOTH; ++c) {
                 if constexpr (FORM == Form::squared_product) {
@@ -160,18 +161,15 @@ template <class T, Form FORM, Moving MOVING>
 inline void group_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t row, int64_t tile, T* costs,
                            T* tangents) {
     constexpr int LANES = Simd<T>::LANES;
-    const T *x[ROWS], *dx[ROWS];
-    for (int r = 0; r < ROWS; ++r) {
-        const int64_t own = (row + r < p.n ? row + r : p.n - 1) * p.d;
-        x[r] = p.x + own, dx[r] = motion.x + own;
-    }
+    int64_t offsets[ROWS];
+    for (int r = 0; r < ROWS; ++r) offsets[r] = (row + r < p.n ? row + r : p.n - 1) * p.d;
     const int64_t at = tile * p.d * p.width;
     for (int64_t j = 0; j < p.width; j += BOTH * LANES)
         for (int64_t from = 0; from < p.d; from += RUN_OF_COORDINATES) {
             const int64_t to = from + RUN_OF_COORDINATES < p.d ? from + RUN_OF_COORDINATES : p.d;
             Vector<T> cost[ROWS][BOTH] = {}, tangent[ROWS][BOTH] = {};
-            add_tangent_coordinates<T, FORM, MOVING>(x, dx, p.y + at + j, motion.y + at + j, p.width, from, to, cost,
-                                                     tangent);
+            add_tangent_coordinates<T, FORM, MOVING>(p.x, motion.x, offsets, p.y + at + j, motion.y + at + j, p.width,
+                                                     from, to, cost, tangent);
             for (int r = 0; r < ROWS; ++r)
                 for (int c = 0; c < BOTH; ++c) {
                     const int64_t entry = r * p.width + j + c * LANES, own = row + r < p.n ? row + r : p.n - 1;
