@@ -386,10 +386,10 @@ void softmin(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, 
 
 // The plan's entries 2^(z_ij + u_i) of one row, over the costs they were made of or beside them.
 template <class T>
-inline void plan_row(const T* costs, const T* h, T u, T scale, int64_t width, T* plan) {
+inline void plan_row(const T* costs, const T* h, T u, T scale, int64_t width, T* plan, T least = Simd<T>::LEAST) {
     constexpr int LANES = Simd<T>::LANES;
     for (int64_t j = 0; j < width; j += LANES)
-        store(plan + j, exp2_or_zero<T>(score(load(costs + j), load(h + j), scale) + u));
+        store(plan + j, exp2_or_zero<T>(score(load(costs + j), load(h + j), scale) + u, least));
 }
 
 template <class T>
@@ -504,13 +504,14 @@ template <class T>
 void product(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, Product what, const T* points, int64_t begin,
              int64_t end, T* scratch, double* sums, T* out) {
     T* plan = scratch + ROWS * p.width;
+    const T least = what == Product::plan ? Simd<T>::LEAST : LEAST_FACTOR<T>;
     BlockSums<T> block{v, what == Product::plan ? nullptr : points, begin, sums};
     block.clear();
     sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
         for (int r = 0; r < ROWS; ++r) {
             const int own = r < rows ? r : rows - 1;
             T* weights = plan + r * p.width;
-            plan_row(costs + own * p.width, s.h + tile * p.width, s.u[row + own], s.scale, p.width, weights);
+            plan_row(costs + own * p.width, s.h + tile * p.width, s.u[row + own], s.scale, p.width, weights, least);
             if (what == Product::gradient_of_distance) divide_by_distance(costs + own * p.width, p.width, weights);
         }
         block.add(p, tile, row, rows, plan);
@@ -525,7 +526,8 @@ template <class T>
 inline void weighted_row(const T* costs, const T* h, T u, T scale, T s, const T* t, T k, int64_t width, T* weights) {
     constexpr int LANES = Simd<T>::LANES;
     for (int64_t j = 0; j < width; j += LANES) {
-        const Vector<T> cost = load(costs + j), entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u);
+        const Vector<T> cost = load(costs + j);
+        const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u, LEAST_FACTOR<T>);
         store(weights + j, entry * (s + load(t + j) + k * cost));
     }
 }
@@ -576,7 +578,7 @@ inline void tangent_row(T* costs, T* tangents, const T* h, T u, T scale, T s, co
     constexpr int LANES = Simd<T>::LANES;
     for (int64_t j = 0; j < width; j += LANES) {
         const Vector<T> cost = load(costs + j), tangent = load(tangents + j);
-        const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u);
+        const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u, LEAST_FACTOR<T>);
         const auto weights = tangent_weights<T, DISTANCE>(cost, tangent, entry, s + load(t + j) + k * tangent);
         store(costs + j, weights.move), store(tangents + j, weights.place);
     }
@@ -600,9 +602,10 @@ inline void low_gradient_tangent(const Low& low, const Scores<T>& s, const Facto
             Vector<T> total[COUNT][D] = {};
             low.template each<COUNT>(row, tile, [&](int r, int64_t j, const Vector<T>* differences,
                                                     const Vector<T>* velocities, Vector<T> cost, Vector<T> tangent) {
-                const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u[r]);
+                const Vector<T> z = score(cost, load(h + j), s.scale) + u[r];
                 const Vector<T> factor = own[r] + load(columns + j) + f.slope * tangent;
-                const auto weights = tangent_weights<T, Low::DISTANCE>(cost, tangent, entry, factor);
+                const auto weights = tangent_weights<T, Low::DISTANCE>(
+                    cost, tangent, exp2_or_zero<T>(z, LEAST_FACTOR<T>), factor);
 #pragma GCC unroll 8
                 for (int k = 0; k < D; ++k)
                     total[r][k] += weights.place * differences[k] + weights.move * velocities[k];
@@ -645,6 +648,7 @@ template <class T>
 struct BothSums {
     const Pairs<T>& p;
     const Scores<T>& s;
+    T least;  // of the exponents that count
     int64_t begin;
     T* across;  // (width): column sums of one group
     double* columns;
@@ -660,8 +664,8 @@ struct BothSums {
             Vector<T> sum0 = {};
             for (int64_t j = 0; j < p.width; j += LANES) {
                 const Vector<T> cost = load(costs + r * p.width + j);
-                const Vector<T> term =
-                    times(exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u), r * p.width + j, cost);
+                const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u, least);
+                const Vector<T> term = times(entry, r * p.width + j, cost);
                 sum0 += term;
                 store(across + j, r == 0 ? term : load(across + j) + term);
             }
@@ -679,7 +683,7 @@ struct BothSums {
 template <class T>
 void marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, double* columns,
                T* out) {
-    BothSums<T> both{p, s, begin, scratch + ROWS * p.width, columns, {}};
+    BothSums<T> both{p, s, Simd<T>::LEAST, begin, scratch + ROWS * p.width, columns, {}};
     sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
         both.add(tile, row, rows, costs, [](Vector<T> entry, int64_t, Vector<T>) { return entry; });
     });
@@ -689,7 +693,7 @@ void marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end
 template <class T>
 void cost_marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, double* columns,
                     T* out) {
-    BothSums<T> both{p, s, begin, scratch + ROWS * p.width, columns, {}};
+    BothSums<T> both{p, s, LEAST_FACTOR<T>, begin, scratch + ROWS * p.width, columns, {}};
     sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
         both.add(tile, row, rows, costs, [](Vector<T> entry, int64_t, Vector<T> cost) {
             return entry > T(0) ? entry * cost : fill(T(0));  // a forbidden pair's cost is infinite
@@ -712,7 +716,8 @@ inline void low_tangent_marginals(const Low& low, const Scores<T>& s, int64_t be
             Vector<T> total[ROWS] = {}, column = {};
             low.template each<ROWS>(row, tile, [&](int r, int64_t j, const Vector<T>*, const Vector<T>*,
                                                    Vector<T> cost, Vector<T> tangent) {
-                const Vector<T> term = exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u[r]) * tangent;
+                const Vector<T> z = score(cost, load(h + j), s.scale) + u[r];
+                const Vector<T> term = exp2_or_zero<T>(z, LEAST_FACTOR<T>) * tangent;
                 total[r] += term;
                 column = r == 0 ? term : column + term;
                 if (r == ROWS - 1) store(across + j, column);
@@ -731,7 +736,7 @@ void tangent_marginals(const Pairs<T>& p, const Scores<T>& s, const Motion<T>& m
         low_tangent_marginals(low, s, begin, end, scratch, columns, out);
     };
     if (in_low_dimension(p, motion, in_registers)) return;
-    BothSums<T> both{p, s, begin, scratch + 2 * ROWS * p.width, columns, {}};
+    BothSums<T> both{p, s, LEAST_FACTOR<T>, begin, scratch + 2 * ROWS * p.width, columns, {}};
     sweep_tangents(p, motion, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs, T* tangents) {
         both.add(tile, row, rows, costs,
                  [&](Vector<T> entry, int64_t at, Vector<T>) { return entry * load(tangents + at); });
