@@ -39,7 +39,7 @@ constexpr float LOWEST = -1e30f;  // stands for log 0, so that no infinity meets
 // A right-hand side V (m, k) of a plan product.
 template <class T>
 struct Operand {
-    const T* values;  // narrow: (tiles, k, width); wide: (m rounded up to tiles, padded k)
+    const T* values;  // narrow: (tiles, k, width); wide: (m rounded up to tiles, padded k), or null if all are 0
     int64_t k, stride;  // stride: padded k of a wide operand, 0 for a narrow one
 };
 
@@ -55,6 +55,9 @@ struct Factors {
     T slope;
 };
 
+// Points that are at rest save a third of the products behind a tangent.
+enum class Moving { both, rows, columns };
+
 // How the points move. The cost's tangent is its derivative as they do.
 template <class T>
 struct Motion {
@@ -62,6 +65,7 @@ struct Motion {
     const T* y;           // packed as the columns are
     const T* x_products;  // x_i * dx_i, (n), for squared_product
     const T* y_products;  // y_j * dy_j, (tiles, width)
+    Moving moving;
 };
 
 // A whole problem, small enough for one thread. Weights a (n) and b (m); potentials f, raw_f (n) and g, raw_g (m).
