@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sinkdiv import certificate
 from sinkdiv.derivatives import (
+    EntropicHessian,
     Partials,
     SharpValue,
     Solved,
@@ -72,8 +73,12 @@ class Transport:
     @property
     def wide_sharp(self) -> Tensor:
         """The sharp value (B,) in the dtype of the computation."""
-        sharp = SharpValue(self._problem, self._solution, self._settings.limits.tol)
-        value = outside(lambda: sharp.value)
+
+        def analytic() -> tuple[SharpValue, Tensor]:
+            sharp = SharpValue(self._problem, self._solution, self._settings.limits.tol)
+            return sharp, sharp.value
+
+        sharp, value = outside(analytic)
         return known_value(value, _Sharp(sharp, self._solved), *self.differentiable_inputs())
 
     @property
@@ -193,6 +198,17 @@ class Transport:
     def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
         """The same, as functions of the inputs."""
         return self._solved.partials(wanted, inputs)
+
+    def hessian_product(
+        self, directions: Partials, wanted: tuple[bool, ...], one_sided: bool = False
+    ) -> Partials | None:
+        """How the partials change along directions; None for a matrix. ``one_sided``: see `EntropicHessian`."""
+        if not self.between_points:
+            return None
+        zeros = (torch.zeros_like(one) for one in self.differentiable_inputs())
+        da, db, dx, dy = (zero if one is None else one for zero, one in zip(zeros, directions, strict=True))
+        hessian = EntropicHessian(self._problem, self._solution, self._settings.limits.tol, one_sided=one_sided)
+        return hessian.product((da, db, dx, dy), wanted)
 
     # For losses.
 
@@ -361,6 +377,9 @@ class _Sharp:
 
     def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
         return pulled_back(self._solved.sharp, inputs, wanted, torch.ones_like(inputs[0][:, 0]))
+
+    def hessian_product(self, directions: Partials, wanted: tuple[bool, ...]) -> None:
+        """Not known in numbers."""
 
 
 def solve(

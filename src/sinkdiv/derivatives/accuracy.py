@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-#: How much more accurate the linear systems are than the solution that they differentiate.
+#: How much more accurate a linear system is than the solution it differentiates, unless it is posed for a difference.
 ACCURACY = 0.1
 
 #: The least relative residual that is asked of a linear system, in units of the dtype's rounding.
@@ -18,9 +18,9 @@ class DerivativeWarning(UserWarning):
     """A linear system behind a derivative was not solved as accurately as the problem itself."""
 
 
-def wanted_residual(tol: float, dtype: torch.dtype) -> float:
-    """The relative residual that goes with a solution to a marginal error of ``tol``."""
-    return max(ACCURACY * tol, RESOLUTION * torch.finfo(dtype).eps)
+def least_residual(dtype: torch.dtype) -> float:
+    """The least relative residual that can be asked of a linear system."""
+    return RESOLUTION * torch.finfo(dtype).eps
 
 
 def report(residual: Tensor, wanted: float) -> None:
