@@ -20,7 +20,8 @@ def bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
     """An interval (lower, upper), each (B,) in float64, that contains OT_ε, from the second potential alone.
 
     Costs one float64 pass for the lower bound and, if the problem is balanced, three more for the upper one. The
-    interval is widened by the rounding with which weights and costs entered in the dtype of the problem.
+    interval is widened by the rounding with which weights and costs entered in the dtype of the problem. ``upper`` is
+    +∞ where making the plan's marginals exact would put mass on a forbidden pair.
     """
     wide = _in_float64(problem)
     eps = wide.eps_column()
@@ -32,7 +33,8 @@ def bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
     rows = wide.target(f, side=0)
     columns = wide.marginal(g, wide.raw_potential(f, eps, side=1), eps, side=1)
     upper = _rounded_primal(wide, f, g, columns) if wide.balanced else _soft_primal(wide, f, g, rows, columns)
-    magnitude = (wide.a * f.abs()).sum(-1) + (wide.b * g.abs()).sum(-1) + (upper - lower).abs()
+    width = torch.where(upper < torch.inf, (upper - lower).abs(), 0.0)
+    magnitude = (wide.a * f.abs()).sum(-1) + (wide.b * g.abs()).sum(-1) + width
     slack = 4 * torch.finfo(problem.a.dtype).eps * magnitude
     return lower - slack, upper + slack
 
