@@ -1,0 +1,147 @@
+"""The Hessian of the semi-dual, and the linear systems with it.
+
+Eliminating f by its softmin leaves a concave function of g, whose Hessian is −D/ε with
+
+    D = diag(c + (ε/ρ₂) b e^{−g/ρ₂}) − κ Pᵀ diag(1/r) P,        r = P1, c = Pᵀ1, κ = 1/(1 + ε/ρ₁)
+
+(Q23 §3 for hard marginals, where the second term is absent and κ = 1). With the plan's *actual* marginals r and c it is
+the Hessian wherever g is, and positive semidefinite whatever the marginal error. Newton's method, the implicit
+derivative and second derivatives all solve systems with D. They do so in the scaled variables √d·s, d the first
+diagonal, where D becomes I − κ K̂ᵀK̂ for the scaled plan K̂ = diag(r^−½) P diag(d^−½), whose singular values lie in
+[0, 1]: conjugate gradients then take about the square root of the passes that Sinkhorn's iteration would. Hard marginals
+leave one direction free, a constant added to g; its singular vector √c is deflated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sinkdiv.solvers.problem import Problem
+
+#: A scaled plan of at most this many entries is stored, so that products need no exponentials.
+STORED_ENTRIES = 2**22
+
+#: Up to this many columns the stored system is factorised, in float64; above, conjugate gradients are faster.
+FACTORISED_SIDE = 512
+
+#: The most products with D that conjugate gradients may spend.
+MAX_PRODUCTS = 2000
+
+
+@dataclass(frozen=True)
+class LinearSolution:
+    """What solves D s = v: ``s`` (B, m, k), the relative residual (B, k) that was left, and the products spent."""
+
+    s: Tensor
+    residual: Tensor
+    products: int
+
+
+class SemiDualHessian:
+    """D at the potential g (B, m), given its softmin ``raw_f`` (B, n) and ``raw_g`` (B, m), that of its best partner.
+
+    Columns of weight zero do not take part: there products are zero, and so are solutions.
+    """
+
+    def __init__(self, problem: Problem, g: Tensor, raw_f: Tensor, raw_g: Tensor, eps: Tensor | None = None) -> None:
+        self._problem = problem
+        self._eps = eps = problem.eps_column() if eps is None else eps
+        log_a, log_b = problem.log_weights
+        f = problem.damped(raw_f, eps, side=0)
+        diagonal = problem.marginal(g, raw_g, eps, side=1)
+        if not problem.balanced:
+            diagonal = diagonal + (eps / problem.rho[1]) * problem.target(g, side=1)
+        self._takes_part = diagonal > 0
+        self._root = diagonal.sqrt()
+        self._inverse_root = torch.where(self._takes_part, 1 / self._root, 0.0)
+        # P_ij/√r_i with r_i = a_i exp((f_i − raw_f_i)/ε): half of the weight's logarithm is left.
+        self._log_rows = (log_a + (f + raw_f) / eps) / 2
+        self._log_columns = torch.where(self._takes_part, log_b + g / eps - self._root.log(), -torch.inf)
+        self._shrinkage = 1 / (1 + eps[:, :, None] / problem.rho[0])
+
+    def solve(self, v: Tensor, tol: float) -> LinearSolution:
+        """s with D s = v for v (B, m, k), to a relative residual of ``tol`` in the norm of v/√d.
+
+        Hard marginals determine s up to a constant: the one with <c, s> = 0 is returned, and what v has along the
+        constants, which no s can match, is ignored.
+        """
+        scaled = self._without_constants(v * self._inverse_root[:, :, None])
+        if self._factorised is not None:
+            t, products = self._by_cholesky(scaled), 0
+        else:
+            t, products = self._by_conjugate_gradients(scaled, tol)
+        return LinearSolution(t * self._inverse_root[:, :, None], self._residual(t, scaled), products)
+
+    def product(self, s: Tensor) -> Tensor:
+        """D s, (B, m, k): two passes."""
+        return self._root[:, :, None] * self._apply(self._root[:, :, None] * s)
+
+    def _apply(self, t: Tensor) -> Tensor:
+        """(I − κ K̂ᵀK̂) t."""
+        return torch.where(self._takes_part[:, :, None], t, 0.0) - self._shrinkage * self._plan(self._plan(t, 0), 1)
+
+    def _plan(self, t: Tensor, side: int) -> Tensor:
+        if self._stored is not None:
+            return (self._stored if side == 0 else self._stored.mT) @ t
+        return self._problem.geometry.plan_product(self._log_rows, self._log_columns, self._eps, t, side)
+
+    @cached_property
+    def _stored(self) -> Tensor | None:
+        """K̂ (B, n, m), where it is small enough to be kept."""
+        batch, n, m = self._problem.geometry.shape
+        if batch * n * m > STORED_ENTRIES:
+            return None
+        return self._problem.geometry.plan_matrix(self._log_rows, self._log_columns, self._eps)
+
+    @cached_property
+    def _factorised(self) -> Tensor | None:
+        """The Cholesky factor (B, m, m) in float64 of the scaled system, its constants moved from 0 to 1."""
+        if self._stored is None or self._stored.shape[-1] > FACTORISED_SIDE:
+            return None
+        plan = self._stored.double()
+        system = -self._shrinkage.double() * (plan.mT @ plan)
+        if self._problem.balanced:
+            system += self._constants.double() @ self._constants.double().mT
+        system.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        factor, failures = torch.linalg.cholesky_ex(system)
+        return None if bool(failures.any()) else factor
+
+    @cached_property
+    def _constants(self) -> Tensor:
+        """The unit vectors (B, m, 1) that span the kernel of the scaled system where the marginals are hard."""
+        return (self._root / self._root.norm(dim=-1, keepdim=True))[:, :, None]
+
+    def _without_constants(self, t: Tensor) -> Tensor:
+        return t - self._constants * (self._constants * t).sum(1, keepdim=True) if self._problem.balanced else t
+
+    def _by_cholesky(self, v: Tensor) -> Tensor:
+        assert self._factorised is not None
+        return self._without_constants(torch.cholesky_solve(v.double(), self._factorised).to(v.dtype))
+
+    def _by_conjugate_gradients(self, v: Tensor, tol: float) -> tuple[Tensor, int]:
+        t, r = torch.zeros_like(v), v
+        p, rr = r, _dot(r, r)
+        enough = tol**2 * rr
+        for products in range(MAX_PRODUCTS):
+            running = rr > enough
+            if not bool(running.any()):
+                return t, products
+            q = self._apply(p)
+            step = torch.where(running, rr / _dot(p, q), 0.0)
+            t, r = t + step * p, self._without_constants(r - step * q)
+            rr, before = torch.where(running, _dot(r, r), rr), rr
+            p = r + torch.where(running, rr / before, 0.0) * p
+        return t, MAX_PRODUCTS
+
+    def _residual(self, t: Tensor, v: Tensor) -> Tensor:
+        missing = self._without_constants(v - self._apply(t)).norm(dim=1)
+        size = v.norm(dim=1)
+        return torch.where(size > 0, missing / size, 0.0)
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    return (left * right).sum(1, keepdim=True)
