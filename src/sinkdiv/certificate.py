@@ -60,7 +60,9 @@ def _rounded_primal(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> 
     missing = missing_columns.sum(-1, keepdim=True)
     p = torch.where(a > 0, missing_rows / a, 0.0)
     q = torch.where((b > 0) & (missing > 0), missing_columns / b / missing, 0.0)
-    energy = problem.geometry.corrected_primal(a, b, f / eps, g / eps, eps, p, q)
+    # Points without weight have no say, but their potentials may be large enough to overflow.
+    log_u, log_h = torch.where(a > 0, f / eps, -torch.inf), torch.where(b > 0, g / eps, -torch.inf)
+    energy = problem.geometry.corrected_primal(a, b, log_u, log_h, eps, p, q)
     plan_mass, product = a.sum(-1), a.sum(-1) * b.sum(-1)
     return energy - problem.eps * (plan_mass - product)
 

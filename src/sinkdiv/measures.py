@@ -206,7 +206,7 @@ def _check_costs(C: Tensor) -> bool:
         return False
     if bool((torch.isnan(C) | torch.isneginf(C)).any()):
         raise ValueError(
-            f"C holds NaN or -inf (its shape is {_shape(C)}); of the infinities only +inf, a forbidden pair"
+            f"C holds NaN or infinite entries other than +inf, a forbidden pair (its shape is {_shape(C)})"
         )
     return bool(torch.isposinf(C).any())
 

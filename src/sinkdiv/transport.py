@@ -23,8 +23,9 @@ from sinkdiv.derivatives import entropic_value, refuse_gradient
 from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
 from sinkdiv.measures import CostMatrix, Samples, check_finite_tensor, check_matrix, check_samples, mass
 from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, check_value
-from sinkdiv.solvers import Problem, Solution, Start, Status
+from sinkdiv.solvers import MATRIX_METHODS, Problem, Solution, Start, Status
 from sinkdiv.solvers import solve as run_solver
+from sinkdiv.solvers import solve_matrix as run_matrix_solver
 
 SHARP_GRADIENT = 'the gradient of the sharp value is not implemented. Use value="entropic", whose gradient is exact'
 PLAN_GRADIENT = (
@@ -356,6 +357,7 @@ def solve_matrix(
     *,
     eps: float,
     rho: Length | None = None,
+    method: str = "auto",
     tol: float = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
@@ -363,12 +365,17 @@ def solve_matrix(
 ) -> Transport:
     """Solve the entropic transport problem of an explicit cost matrix.
 
+    Memory: a copy of C, so that C may change afterwards, and while the solve lasts as much again for a stored kernel.
+
     Args:
-        C: finite costs, (n, m) or a batch (B, n, m).
+        C: costs, (n, m) or a batch (B, n, m). +inf forbids a pair: the plan is zero there.
         a: weights of the rows, (n,) or (B, n); uniform of mass 1 if omitted.
         b: weights of the columns, (m,) or (B, m); uniform of mass 1 if omitted.
         eps: the regularisation ε, in units of C.
         rho: softens the marginals, in units of C: one strength, or a pair. Balanced if omitted.
+        method: "auto" is "sinkhorn", and "newton" where a forecast from the first passes says that it is cheaper.
+            "sinkhorn" is the accelerated iteration, by products with a stored kernel; "lbfgs" and "newton" maximise the
+            semi-dual (Q23 §3). All give the same solution, and all serve soft marginals.
         tol, max_passes, progress, callback: as in `solve`.
 
     Raises:
@@ -378,8 +385,11 @@ def solve_matrix(
         None, blur=None, eps=eps, reach=None, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
+    if method not in MATRIX_METHODS:
+        names = ", ".join(f'"{name}"' for name in MATRIX_METHODS)
+        raise ValueError(f"method must be one of {names}, not {method!r}")
     inputs = check_matrix(C, a, b, balanced=settings.balanced)
-    solved: list[Transport] = _solve([(MatrixGeometry(inputs.C), inputs)], settings)
+    solved: list[Transport] = _solve([(MatrixGeometry(inputs.C), inputs)], settings, method=method)
     (transport,) = solved
     warn_unless_converged(transport)
     return transport
@@ -461,15 +471,19 @@ def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
 
 @torch.compiler.disable
 def _solve(
-    given: Sequence[tuple[Geometry, Samples | CostMatrix]], settings: Settings, previous: Transport | None = None
-) -> list[Transport]:
+    given: Sequence[tuple[Geometry, Samples | CostMatrix]], settings: Settings, previous: Transport | None = None,
+    method: str | None = None,
+) -> list[Transport]:  # fmt: skip
     problems = [_problem(geometry, inputs, settings) for geometry, inputs in given]
     differentiate = [isinstance(inputs, Samples) and inputs.x.requires_grad for _, inputs in given]
     starts: list[Start | None] = [None] * len(problems)
     if previous is not None:
         starts[0] = previous.extended_to(problems[0].geometry)
     try:
-        solutions = run_solver(problems, settings.limits, starts, differentiate)
+        if method is not None:
+            solutions = [run_matrix_solver(problem, settings.limits, method) for problem in problems]
+        else:
+            solutions = run_solver(problems, settings.limits, starts, differentiate)
     except OverflowError:
         geometry, inputs = given[0]
         names = "x and y hold points" if isinstance(inputs, Samples) else "C holds costs"

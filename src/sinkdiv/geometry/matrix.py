@@ -55,7 +55,7 @@ class MatrixGeometry(Geometry):
         """Of the pairs that are allowed."""
         least, largest = self._range
         if self.forbids:
-            largest = torch.where(self.torch.isposinf(C), -torch.inf, self.C).amax((1, 2))
+            largest = torch.where(torch.isposinf(self.C), -torch.inf, self.C).amax((1, 2))
         return largest - least
 
     def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:

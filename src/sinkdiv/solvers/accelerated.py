@@ -63,9 +63,9 @@ def accelerated(problem: Problem, limits: Limits, start: Start | None = None) ->
 class Ascent:
     """Chooses the next g from what the last step found, so that the dual value ascends."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, anderson: type[Anderson] = Anderson) -> None:
         batch, b = problem.geometry.shape[0], problem.b
-        self.anderson = Anderson(b, MIXING, modulo_constants=True)
+        self.anderson = anderson(b, MIXING, modulo_constants=True)
         self.with_mass = b > 0
         # The rounding of a dual value is that of a potential, which is of the size of the costs.
         self.fall = FALL + 4 * torch.finfo(b.dtype).eps * problem.geometry.spread().double() / problem.eps

@@ -14,14 +14,27 @@ import torch
 from torch import Tensor
 
 from sinkdiv.solvers.accelerated import Ascent
+from sinkdiv.solvers.anderson import StackedAnderson
 from sinkdiv.solvers.annealing import Annealing
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
 from sinkdiv.solvers.progress import Iterate
+from sinkdiv.solvers.small import is_small, solve_small
 from sinkdiv.solvers.stored import StoredKernel, VerifiedProgress
+
+#: Up to this many pairs the native solver of small problems is faster, exponentials and all.
+QUICK_ENTRIES = 2**18
+
+
+def is_quick(problem: Problem, limits: Limits) -> bool:
+    """Whether a problem is better solved by one native call."""
+    _, n, m = problem.geometry.shape
+    return n * m <= QUICK_ENTRIES and is_small(problem, limits)
 
 
 def sinkhorn(problem: Problem, limits: Limits, start: Start | None = None) -> Solution:
     """Solve the problem of a cost matrix. The rows of the returned plan are exact; its columns carry the error."""
+    if is_quick(problem, limits):
+        return solve_small([problem], limits, [start], [False])[0]
     gibbs = Gibbs(problem, limits, start)
     gibbs.run()
     return gibbs.progress.solution()
@@ -35,7 +48,7 @@ class Gibbs:
         self.problem = replace(problem, geometry=self.kernel)
         self.progress = VerifiedProgress(problem, self.kernel, limits)
         self._annealing = Annealing(problem, limits, warm=start is not None)
-        self._ascent = Ascent(problem)
+        self._ascent = Ascent(problem, StackedAnderson)
         self._g = torch.zeros_like(problem.b) if start is None else start.g
 
     def run(self, leave: Callable[[], bool] = lambda: False) -> bool:
@@ -46,6 +59,11 @@ class Gibbs:
             if leave():
                 return False
         return True
+
+    @property
+    def reached(self) -> Tensor:
+        """The g (B, m) of the greatest dual value. (Where clusters exchange mass the least error tells nothing.)"""
+        return self._ascent.g
 
     def take_up(self, g: Tensor) -> None:
         """Go on from another g (B, m), at the target ε."""

@@ -46,7 +46,12 @@ class StoredKernel(Geometry):
         self._log_floor = 0.75 * math.log(smallest)
         self._floor = math.exp(self._log_floor) / torch.finfo(self.dtype).eps
         self.passes = 0
-        """Passes over all pairs so far: softmins in the log domain, and products."""
+        """Softmins so far, in the log domain or by product; plan products are for their caller to add."""
+
+    @property
+    def step_passes(self) -> int:
+        """What a softmin to each side may cost: twice two, if both products fail."""
+        return 2 if self._eps is None else 4
 
     def pairs(self, side: int) -> Pairs:
         return self.inner.pairs(side)
@@ -73,7 +78,6 @@ class StoredKernel(Geometry):
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor, side: int) -> Tensor:
         own, other = (u, h) if side == 0 else (h, u)
         mine, theirs = self._scalings(own, side), self._scalings(other, 1 - side)
-        self.passes += v.shape[2]
         return mine[:, :, None] * torch.bmm(self._K if side == 0 else self._K.mT, theirs[:, :, None] * v)
 
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
@@ -124,8 +128,9 @@ class VerifiedProgress(Progress):
         self.kernel = kernel
         self._verified = torch.zeros_like(self.running)
 
-    def exhausted(self, passes: int = 2) -> bool:
-        """Whether so many more passes would leave no room for the verification."""
+    def exhausted(self, passes: int | None = None) -> bool:
+        """Whether so many more passes, by default those of a step, would leave no room for the verification."""
+        passes = self.kernel.step_passes if passes is None else passes
         return self.kernel.passes + passes + VERIFICATION > self.limits.max_passes
 
     def note(self, iterate: Iterate, at_target: Tensor, eps: Tensor) -> bool:
