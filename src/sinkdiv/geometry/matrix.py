@@ -42,9 +42,12 @@ class MatrixGeometry(Geometry):
         """The least and the largest cost (B,) of each problem."""
         return self.C.amin((1, 2)), self.C.amax((1, 2))
 
-    @cached_property
+    @property
     def forbids(self) -> bool:
-        """Whether there are forbidden pairs."""
+        return self._forbids
+
+    @cached_property
+    def _forbids(self) -> bool:
         return bool((self._range[1] == torch.inf).any())
 
     def spread(self) -> Tensor:

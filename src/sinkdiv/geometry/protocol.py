@@ -44,6 +44,11 @@ class Geometry(ABC):
         return None
 
     @property
+    def forbids(self) -> bool:
+        """Whether some costs are +∞: forbidden pairs."""
+        return False
+
+    @property
     def matrix(self) -> Tensor | None:
         """The costs (B, n, m), where they are stored anyway."""
         return None

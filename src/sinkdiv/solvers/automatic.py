@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from sinkdiv.geometry import MatrixGeometry
-from sinkdiv.solvers.gibbs import Gibbs, is_quick
+from sinkdiv.solvers.gibbs import Gibbs, is_quick, sinkhorn
 from sinkdiv.solvers.newton import climb, step_passes
 from sinkdiv.solvers.problem import History, Limits, Problem, Solution, Start
 from sinkdiv.solvers.progress import statuses
-from sinkdiv.solvers.small import solve_small
+from sinkdiv.solvers.semidual import begun
 
 #: Steps that Newton's method is expected to take from where a forecast can be made.
 NEWTON_STEPS = 12
@@ -37,20 +37,20 @@ FIRST_PASSES = 400
 def automatic(problem: Problem, limits: Limits, start: Start | None = None) -> Solution:
     """Solve the problem of a cost matrix. The rows of the returned plan are exact; its columns carry the error."""
     if not is_quick(problem, limits):
-        return _watched(problem, limits, start)
-    (begun,) = solve_small(
-        [problem], replace(limits, max_passes=min(FIRST_PASSES, limits.max_passes)), [start], [False]
-    )
+        return _watched(problem, limits, Gibbs(problem, limits, start))
     left = limits.max_passes - FIRST_PASSES
-    late = begun.marginal_error > limits.tol
-    if left < 4 or not bool(late.any()):
-        return begun
-    rest = _part(problem, late)
-    if 0 < passes_left(begun.history, limits.tol) < min(left, _newton_passes(problem)):
-        (ended,) = solve_small([rest], replace(limits, max_passes=left), [Start(begun.g[late])], [False])
+    if left < 2 * _newton_passes(problem):
+        return sinkhorn(problem, limits, start)
+    first = sinkhorn(problem, replace(limits, max_passes=FIRST_PASSES), start)
+    late = first.marginal_error > limits.tol
+    if not bool(late.any()):
+        return first
+    rest, rest_limits, rest_start = _part(problem, late), replace(limits, max_passes=left), Start(first.g[late])
+    if 0 < passes_left(first.history, limits.tol) < _newton_passes(problem):
+        ended = sinkhorn(rest, rest_limits, rest_start)
     else:
-        ended = _watched(rest, replace(limits, max_passes=left), Start(begun.g[late]))
-    return _joined(problem, limits, begun, ended, late)
+        ended = _late(rest, rest_limits, rest_start)
+    return _joined(problem, limits, first, ended, late)
 
 
 def passes_left(history: Sequence[tuple[int, float]], tol: float) -> float:
@@ -62,8 +62,15 @@ def passes_left(history: Sequence[tuple[int, float]], tol: float) -> float:
     return math.log(after / tol) / fall if fall > 0 else math.inf
 
 
-def _watched(problem: Problem, limits: Limits, start: Start | None) -> Solution:
+def _late(problem: Problem, limits: Limits, start: Start) -> Solution:
+    """Solve what Sinkhorn's algorithm has taken long over: Newton's turn comes first."""
     gibbs = Gibbs(problem, limits, start)
+    if begun(gibbs) or climb(gibbs, 2 * _newton_passes(problem)):
+        return gibbs.progress.solution()
+    return _watched(problem, limits, gibbs)
+
+
+def _watched(problem: Problem, limits: Limits, gibbs: Gibbs) -> Solution:
     progress, cost, patience = gibbs.progress, _newton_passes(problem), 1.0
 
     def leave() -> bool:
@@ -86,24 +93,24 @@ def _part(problem: Problem, which: Tensor) -> Problem:
     return replace(problem, geometry=geometry, a=problem.a[which], b=problem.b[which])
 
 
-def _joined(problem: Problem, limits: Limits, begun: Solution, ended: Solution, which: Tensor) -> Solution:
+def _joined(problem: Problem, limits: Limits, first: Solution, ended: Solution, which: Tensor) -> Solution:
     """The better of both solutions for the problems marked in ``which`` (B,), the first for the others."""
     better = torch.zeros_like(which)
-    better[which] = ended.marginal_error <= begun.marginal_error[which]
+    better[which] = ended.marginal_error <= first.marginal_error[which]
     chosen = better[which]
 
     def pick(name: str) -> Tensor:
-        tensor: Tensor = getattr(begun, name).clone()
+        tensor: Tensor = getattr(first, name).clone()
         tensor[better] = getattr(ended, name)[chosen]
         return tensor
 
-    passes = begun.passes.clone()
+    passes = first.passes.clone()
     passes[which] += ended.passes
     error = pick("marginal_error")
     status = statuses(error.tolist(), problem.geometry.spread().tolist(), problem, limits)
-    spent = int(begun.passes.max())
+    spent = int(first.passes.max())
 
     def history() -> History:
-        return (*begun.history, *((spent + more, error) for more, error in ended.history))
+        return (*first.history, *((spent + more, error) for more, error in ended.history))
 
     return Solution(pick("f"), pick("g"), pick("raw_f"), pick("raw_g"), error, pick("value"), passes, status, history)

@@ -21,6 +21,10 @@ from sinkdiv.solvers.progress import Iterate
 from sinkdiv.solvers.small import is_small, solve_small
 from sinkdiv.solvers.stored import StoredKernel, VerifiedProgress
 
+#: No step of a climb is longer, relative to the spread of the cost: potentials need not, and where forbidden pairs make
+#: the supports infeasible, nothing else would stop them.
+REACH = 4.0
+
 #: Up to this many pairs the native solver of small problems is faster, exponentials and all.
 QUICK_ENTRIES = 2**18
 
@@ -50,6 +54,7 @@ class Gibbs:
         self._annealing = Annealing(problem, limits, warm=start is not None)
         self._ascent = Ascent(problem, StackedAnderson)
         self._g = torch.zeros_like(problem.b) if start is None else start.g
+        self._reach = REACH * (problem.geometry.spread()[:, None] + problem.eps)
 
     def run(self, leave: Callable[[], bool] = lambda: False) -> bool:
         """Iterate until all is done, the passes are spent, or ``leave`` says so; True if nothing is left to do."""
@@ -80,6 +85,8 @@ class Gibbs:
             return True
         updated = problem.damped(raw_g, eps, side=1)
         extrapolated = self._ascent.next(g, updated, problem.dual(f, g, eps), eps)
+        if problem.geometry.forbids:
+            extrapolated = g + (extrapolated - g).clamp(-self._reach, self._reach)
         moved = self._annealing.advance(error)
         self._ascent.restart(moved)
         self._g = torch.where(moved[:, None] | (problem.b == 0), updated, extrapolated)

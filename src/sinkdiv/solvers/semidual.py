@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sinkdiv.solvers.gibbs import Gibbs
+from sinkdiv.solvers.gibbs import REACH, Gibbs
 from sinkdiv.solvers.progress import Iterate
 
 #: Sinkhorn's algorithm begins, until this marginal error, and for so many steps at the target ε at most.
@@ -26,9 +26,6 @@ SUFFICIENT = 1e-4
 
 #: Evaluations of one search along a line.
 TRIALS = 16
-
-#: The longest step, relative to the spread of the cost.
-REACH = 4.0
 
 #: A search that overshot goes on within these fractions of the step.
 SHORTEST, LONGEST = 0.1, 0.5
@@ -62,7 +59,6 @@ class SemiDual:
     def __init__(self, gibbs: Gibbs) -> None:
         self.gibbs, self.problem, self.progress = gibbs, gibbs.problem, gibbs.progress
         self.eps = gibbs.problem.eps_column()
-        #: No step is longer: potentials need not, and where the supports are infeasible, nothing else would stop them.
         self._reach = REACH * (gibbs.problem.geometry.spread().double() + gibbs.problem.eps)
         self._unit = (self.eps[:, 0] * gibbs.problem.a.sum(-1)).double()
         #: Differences of dual values below this are rounding: that of a potential, which is of the size of the costs.

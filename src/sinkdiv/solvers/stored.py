@@ -56,6 +56,10 @@ class StoredKernel(Geometry):
     def pairs(self, side: int) -> Pairs:
         return self.inner.pairs(side)
 
+    @property
+    def forbids(self) -> bool:
+        return self.inner.forbids
+
     def spread(self) -> Tensor:
         return self.inner.spread()
 
@@ -152,6 +156,15 @@ class VerifiedProgress(Progress):
     def _keep(self, iterate: Iterate, error: Tensor, better: Tensor) -> None:
         super()._keep(iterate, error, better)
         self._verified = self._verified & ~better
+
+    def _magnitude(self) -> Tensor:
+        """Where pairs are forbidden potentials have no bound; infeasible supports drive them away for ever."""
+        spread = super()._magnitude()
+        if not self.problem.geometry.forbids:
+            return spread
+        g, with_mass = self.best.g, self.problem.b > 0
+        highest = torch.where(with_mass, g, -torch.inf).amax(-1)
+        return torch.maximum(spread, highest - torch.where(with_mass, g, torch.inf).amin(-1))
 
     def _verify(self) -> None:
         problem, eps, g = self.problem, self.problem.eps_column(), self.best.g
