@@ -20,7 +20,7 @@ from workloads import Workload
 from sinkdiv.costs import find_cost
 from sinkdiv.geometry import CloudGeometry
 
-Pass = Callable[[], Tensor]
+Pass = Callable[[], object]
 #: Fused multiply-adds that a pair costs besides those of its distance.
 EXPONENTIAL_SLOTS = 5
 CHUNK = 1024
@@ -99,6 +99,35 @@ ROADS: dict[str, tuple[str, Callable[[Inputs], Pass]]] = {
     "PyTorch, addmm and logsumexp in chunks": ("torch", pytorch),
     "(matrix product x yᵀ alone)": ("torch", product),
 }
+
+
+def of_every_kind(inputs: Inputs) -> dict[str, Pass]:
+    """What a solve, a derivative and a derivative of a derivative ask of a plan whose row sums are right."""
+    x, y, h, eps = inputs.x[None], inputs.y[None], inputs.h[None], torch.full((1, 1), inputs.eps)
+    geometry = CloudGeometry(x, y, find_cost("sqeuclidean"))
+    u = geometry.softmin(h, eps, 0) / eps - math.log(len(inputs.x))
+    generator = torch.Generator().manual_seed(1)
+    s, t, dx, dy = (torch.randn(like.shape, generator=generator) for like in (u, h, x, y))
+    return {
+        "softmin": lambda: geometry.softmin(h, eps, 0),
+        "marginals": lambda: geometry.marginals(u, h, eps),
+        "cost_marginals": lambda: geometry.cost_marginals(u, h, eps),
+        "tangent_marginals": lambda: geometry.tangent_marginals(u, h, eps, dx, dy),
+        "plan_gradient": lambda: geometry.gradients(u, h, eps, (True, False)),
+        "weighted_gradient": lambda: geometry.weighted_gradient(u, h, eps, s, t, 1 / eps, 0),
+        "gradient_tangent": lambda: geometry.gradient_tangent(u, h, eps, s, t, dx, dy, 0),
+    }
+
+
+def compare_kinds(workload: Workload, limits: Limits) -> list[dict]:
+    """One row for each kind of pass, taken in turns: seconds, and pairs per second."""
+    calls = of_every_kind(Inputs.of(workload))
+    rows = [{"method": name, "seconds": []} for name in calls]
+    for turn in range(limits.repetitions + 1):
+        for row in rows:
+            time = seconds(calls[row["method"]])
+            row["seconds"] += [time] if turn else []  # the first warms up
+    return [row | {"pairs_per_s": workload.pairs / quartiles(row["seconds"])[1]} for row in rows]
 
 
 def product_rate(n: int, repetitions: int = 10) -> float:

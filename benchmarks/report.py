@@ -131,6 +131,17 @@ def pass_tables(section: Results) -> Iterator[str]:
     yield ""
 
 
+def kind_tables(section: Results) -> Iterator[str]:
+    yield "`softmin` is a solver's pass, `plan_gradient` that of a first derivative in the points. `cost_marginals` and"
+    yield "`weighted_gradient` belong to the derivative of the sharp value, the two tangents to second derivatives, here"
+    yield "with all points moving."
+    for table in section["tables"]:
+        yield from ["", f"### {table['title']}", "", "| pass | seconds | pairs per second |", "|---|---|---|"]
+        for row in table["rows"]:
+            yield f"| `{row['method']}` | {spread(row['seconds'])} | {row['pairs_per_s']:.2g} |"
+    yield ""
+
+
 def growth_table(section: Results) -> Iterator[str]:
     """Median seconds, one row for each method, one column for each number of points."""
     tables = section["tables"]
@@ -192,6 +203,7 @@ def where(section: Results) -> list[str]:
 
 RENDERERS: dict[str, Callable[[Results], Iterator[str]]] = {
     "T8": pass_tables,
+    "kinds": kind_tables,
     "growth": growth_table,
     "memory": memory_table,
 }

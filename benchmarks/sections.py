@@ -163,6 +163,17 @@ def single_passes(context: Context) -> dict[str, Any]:
     return {"product_rate": rate, "slots": passes.EXPONENTIAL_SLOTS, "tables": tables}
 
 
+def kinds_of_passes(context: Context) -> dict[str, Any]:
+    """All passes over the same pairs, those of derivatives included."""
+    tables = []
+    for workload in (cubes(context.sizes.passes[0]), gaussians(context.sizes.passes[0])):
+        say(f" kinds of passes: {workload.title}")
+        tables.append(
+            {"title": workload.title, "rows": passes.compare_kinds(workload, replace(context.limits, repetitions=15))}
+        )
+    return {"tables": tables}
+
+
 def growth(context: Context) -> dict[str, Any]:
     """Time against the number of points; a method stops where its next point would exceed its limit."""
     roster = [
@@ -225,6 +236,7 @@ def memory(context: Context) -> dict[str, Any]:
 SECTIONS: dict[str, tuple[str, Callable[[Context], dict[str, Any]]]] = {
     "conventions": ("The same number from everybody", conventions),
     "T8": ("One pass over all pairs", single_passes),
+    "kinds": ("Passes of every kind", kinds_of_passes),
     "T5": ("A training step's loss", training_step),
     "T6": ("A batch of problems", batches),
     "T1": ("Large clouds in three dimensions", large_cubes),

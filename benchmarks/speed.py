@@ -9,8 +9,9 @@ measures everything, in turns that go round the methods, so that a disturbance m
 as soon as it is done; ``--only`` replaces some sections of an existing file. All libraries get OMP_NUM_THREADS threads
 (XLA obeys the number of cores the process may use, which is set to the same).
 
-Sections: conventions, T8 (one pass and its floor), T5 (training steps), T6 (batches), T1 and T2 (large clouds in 3 and
-64 dimensions), accuracy (error against time), growth (time against the number of points), memory.
+Sections: conventions, T8 (one pass and its floor), kinds (the passes of derivatives too), T5 (training steps), T6
+(batches), T1 and T2 (large clouds in 3 and 64 dimensions), accuracy (error against time), growth (time against the
+number of points), memory.
 """
 
 from __future__ import annotations

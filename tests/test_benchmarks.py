@@ -31,20 +31,21 @@ def run(speed, out, only):
 
 
 def test_every_section_runs_and_names_what_is_not_installed(speed, tmp_path):
-    sections = run(speed, tmp_path, "conventions,T5,T6,T1,T2,growth")
+    sections = run(speed, tmp_path, "conventions,kinds,T5,T6,T1,T2,growth")
     report = (tmp_path / "speed.md").read_text()
     for name, section in sections.items():
         assert section["machine"]["versions"]["torch"]
         for table in section["tables"]:
             for row in table["rows"]:
                 ours = row["method"].startswith("sinkdiv")
-                assert bool(row["seconds"]) is ours, (name, row)
-                assert row["note"] == "not installed" or ours
+                assert bool(row["seconds"]) is (ours or name == "kinds"), (name, row)
+                assert row["seconds"] or row["note"] == "not installed"
     assert sections["T5"]["tables"][0]["reference"]["converged"]
     assert sections["T5"]["tables"][0]["rows"][0]["errors"]["gradient"] < 1e-2
     assert sections["growth"]["tables"][-1]["rows"][0]["errors"]["value_at_most"] < 1e-2
     assert "not installed" in report
     assert "no result" in report
+    assert "gradient_tangent" in report
     assert (tmp_path / "speed_growth.svg").stat().st_size < 300_000
 
 

@@ -249,80 +249,20 @@ def test_gradient_is_scaled_by_what_arrives(function):
 # Refusals.
 
 
-def refusing(leaf):
-    """Everything that has no derivative here, as functions of one leaf."""
-    y = cloud(63, 5)
-    return {
-        "sharp": lambda: sinkdiv.transport_cost(leaf, y, eps=0.2, value="sharp"),
-        "debiased sharp": lambda: sinkdiv.sinkhorn_divergence(leaf, y, eps=0.2, value="sharp"),
-        "Transport.sharp": lambda: sinkdiv.solve(leaf, y, eps=0.2).sharp,
-        "Divergence.sharp": lambda: sinkdiv.solve_divergence(leaf, y, eps=0.2).sharp,
-        "f": lambda: sinkdiv.solve(leaf, y, eps=0.2).f.sum(),
-        "g": lambda: sinkdiv.solve(leaf, y, eps=0.2).g.sum(),
-        "plan": lambda: sinkdiv.solve(leaf, y, eps=0.2).plan().square().sum(),
-        "marginals": lambda: sinkdiv.solve(leaf, y, eps=0.2).marginals()[1].sum(),
-        "apply": lambda: sinkdiv.solve(leaf, y, eps=0.2).apply(y).sum(),
-        "apply_transpose": lambda: sinkdiv.solve(leaf, y, eps=0.2).apply_transpose(leaf.detach()).sum(),
-        "apply, operand": lambda: sinkdiv.solve(y, leaf.detach(), eps=0.2).apply(leaf).sum(),
-        "apply_transpose, operand": lambda: sinkdiv.solve(leaf.detach(), y, eps=0.2).apply_transpose(leaf).sum(),
-        "barycentric_map": lambda: sinkdiv.solve(leaf, y, eps=0.2).barycentric_map().sum(),
-        "potentials_at": lambda: sinkdiv.solve(leaf, y, eps=0.2).potentials_at(y).sum(),
-        "potentials_at, points": lambda: sinkdiv.solve(y, y.flip(0), eps=0.2).potentials_at(leaf).sum(),
-        "sharp of a matrix": lambda: sinkdiv.solve_matrix(torch.cdist(leaf, y), eps=0.2).sharp,
-    }
-
-
-@pytest.mark.parametrize("what", list(refusing(torch.zeros(1))))
-def test_what_has_no_derivative_says_so(what):
-    """Never a zero or a missing gradient in silence; the value itself is there. No refusal without need."""
-    leaf = cloud(62, 6).requires_grad_()
-    result = refusing(leaf)[what]()
-    assert torch.isfinite(result)
-    with pytest.raises(NotImplementedError, match=r"differentia|gradient"):
-        result.backward()
-    assert leaf.grad is None
-    with torch.no_grad():
-        assert not refusing(leaf)[what]().requires_grad
-    assert not refusing(leaf.detach())[what]().requires_grad
-
-
-@pytest.mark.parametrize("which", range(4), ids=["x", "y", "a", "b"])
-def test_sharp_value_refuses_for_every_input(function, which):
-    tensors = [tensor.clone().requires_grad_(i == which) for i, tensor in enumerate(problem())]
-    result = function(*tensors, eps=0.2, value="sharp")
-    with pytest.raises(NotImplementedError, match="entropic"):
-        result.backward()
-
-
-@pytest.mark.parametrize("rho", [None, 0.5])
-@pytest.mark.parametrize("which", range(4), ids=["x", "y", "a", "b"])
-def test_second_derivatives_are_refused(function, rho, which):
-    tensors = [tensor.clone().requires_grad_(i == which) for i, tensor in enumerate(problem())]
-    value = function(*tensors, eps=0.2, rho=rho)
-    (grad,) = torch.autograd.grad(value, tensors[which], create_graph=True)
-    assert torch.isfinite(grad).all()
-    with pytest.raises(NotImplementedError, match="second"):
-        grad.square().sum().backward()
-
-
-def test_forward_mode_is_refused(function):
-    """A forward derivative that is not there must not come out as zero (seen with torch 2.13)."""
+def test_a_value_and_a_derivative_that_do_not_go_together_are_refused_by_name(function):
     x, y, *_ = problem()
-    with pytest.raises(RuntimeError):
-        torch.func.jvp(lambda x: function(x, y, eps=0.2), (x,), (torch.ones_like(x),))
-
-
-def test_derivatives_that_do_not_exist_are_refused_by_name(function):
-    x, y, *_ = problem()
-    for derivative in ("implicit", "unrolled"):
-        with pytest.raises(NotImplementedError, match=derivative):
-            function(x, y, eps=0.2, derivative=derivative)
     with pytest.raises(NotImplementedError, match="envelope"):
+        function(x, y, eps=0.2, derivative="implicit")
+    with pytest.raises(NotImplementedError, match="implicit"):
         function(x, y, eps=0.2, value="sharp", derivative="envelope")
     with pytest.raises(ValueError, match="value"):
         function(x, y, eps=0.2, value="blunt")
     with pytest.raises(ValueError, match="derivative"):
         function(x, y, eps=0.2, derivative="symbolic")
+    with pytest.raises(ValueError, match="iterations"):
+        function(x, y, eps=0.2, derivative="unrolled")
+    with pytest.raises(ValueError, match="iterations"):
+        function(x, y, eps=0.2, iterations=10)
 
 
 def test_squared_cost_gradient_is_a_difference_of_barycentric_maps(route):

@@ -7,6 +7,8 @@ from torch.utils._pytree import tree_leaves
 
 import sinkdiv
 from problems import cloud, weights
+from sinkdiv.costs import find_cost
+from sinkdiv.geometry import CloudGeometry
 from sinkdiv.geometry import cloud as cloud_geometry
 from sinkdiv.kernels import reference
 from sinkdiv.solvers import small
@@ -64,6 +66,23 @@ def test_nothing_larger_than_a_tile_or_the_data(small_tiles, name, d, rho, batch
     # The points of both sides together, say of x and x, are the largest data; solvers keep pairs of potentials.
     assert largest.entries <= max(TILE, 2 * N * max(d, DEPTH) * (batch or 1))
     assert largest.entries < N * M
+
+
+@pytest.mark.parametrize("name", ["sqeuclidean", "euclidean"])
+@pytest.mark.parametrize("d", [3, 12])
+def test_passes_of_derivatives_hold_one_tile_at_a_time(small_tiles, name, d):
+    """Those that no value and no first derivative asks for."""
+    x, y = cloud(198, N, d)[None], cloud(199, M, d)[None]
+    u, h, eps = (torch.ones(1, size, dtype=torch.float64) for size in (N, M, 1))
+    geometry = CloudGeometry(x, y, find_cost(name))
+    with Largest() as largest:
+        geometry.cost_marginals(u, h, eps)
+        geometry.tangent_marginals(u, h, eps, x, y)
+        for side in (0, 1):
+            geometry.weighted_gradient(u, h, eps, u, h, eps, side)
+            geometry.gradient_tangent(u, h, eps, u, h, x, y, side)
+    # A product of points may carry their squares along, in two more columns.
+    assert largest.entries <= max(TILE, N * (d + 2))
 
 
 @pytest.mark.parametrize("kernel", ["energy", "gaussian"])

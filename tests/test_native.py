@@ -209,18 +209,20 @@ def make(shape, dtype, name, matrix=False):
     return Case(x, y, a, b, u, h, log_u, log_h, eps, C, lost)
 
 
-def check(operation, actual, expected, bound, dtype):
-    """|actual − expected| ≤ UNITS · unit · bound, where entries below the normal range may have become 0."""
+def check(operation, actual, expected, bound, dtype, largest=1.0):
+    """|actual − expected| ≤ UNITS · unit · bound, where entries below the normal range may have become 0, which
+    ``largest`` at most multiplies."""
     assert actual.dtype == dtype
     assert actual.shape == expected.shape
     unit, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
-    excess = ((actual.double() - expected).abs() - 1e5 * tiny).clamp(min=0) / (unit * bound + tiny)
+    lost = 1e5 * tiny * max(1.0, float(largest))
+    excess = ((actual.double() - expected).abs() - lost).clamp(min=0) / (unit * bound + tiny)
     worst = float(excess.max())
     assert worst <= UNITS, f"{operation}: {worst:.1f} units"
 
 
 def check_all(pairs, case, dtype):
-    """Every operation but the gradient."""
+    """Every operation but those of points only."""
     exact = reference.MatrixPairs(case.C)
     u, h, eps = case.wide("u", "h", "eps")
 
@@ -248,6 +250,10 @@ def check_all(pairs, case, dtype):
     check("plan_cost", pairs.plan_cost(*given), (P * case.C).sum((1, 2)),
           (entry * case.C + P * (case.C + case.lost)).sum((1, 2)), dtype)  # fmt: skip
 
+    for axis, sums in zip((2, 1), pairs.cost_marginals(*given), strict=True):
+        bound = (entry * case.C + P * (case.C + case.lost)).sum(axis)
+        check(f"cost sums {axis}", sums, (P * case.C).sum(axis), bound, dtype, case.C.max())
+
     for k in (1, 5, 12, 13, 70):
         generator = torch.Generator().manual_seed(k)
         v = torch.randn(case.y.shape[0], case.y.shape[1], k, generator=generator, dtype=dtype)
@@ -265,22 +271,86 @@ def check_all(pairs, case, dtype):
     check("corrected_primal", actual, expected, bound, dtype)
 
 
-def check_gradient(pairs, case, name, dtype):
-    """Each P_ij ∂c carries its entry's error; in more than 12 dimensions x and y are weighted before they are
-    subtracted."""
-    x, y, u, h, eps = case.wide("x", "y", "u", "h", "eps")
-    P = reference.MatrixPairs(case.C).plan_matrix(u, h, eps)
-    entry = P * torch.where(case.u.isinf()[:, :, None], 0.0, case.exponent_units("u", "h"))
-    wide = x.shape[-1] > 12
-    factor = 2.0 if name == "sqeuclidean" else torch.where(case.C > 0, 1 / case.C, 0.0)
-    expected, bound = torch.empty_like(x), torch.empty_like(x)
+def differences(w, off, x, y):
+    """Σ_j w_ij (x_i − y_j) in float64, and the bound of its rounding for weights that are off by ``off``: in more than
+    12 dimensions x and y are weighted before they are subtracted."""
+    x, y = x.double(), y.double()
+    total, bound = torch.empty_like(x), torch.empty_like(x)
     for k in range(x.shape[-1]):
-        difference = x[:, :, None, k] - y[:, None, :, k]
-        expected[..., k] = (factor * P * difference).sum(-1)
-        bound[..., k] = (factor * entry * difference.abs()).sum(-1)
-        if wide:
-            bound[..., k] += (factor * P * (x[:, :, None, k].abs() + y[:, None, :, k].abs())).sum(-1)
+        own, other = x[:, :, None, k], y[:, None, :, k]
+        total[..., k] = (w * (own - other)).sum(-1)
+        bound[..., k] = (off * (own - other).abs()).sum(-1)
+        if x.shape[-1] > 12:
+            bound[..., k] += (w.abs() * (own.abs() + other.abs())).sum(-1)
+    return total, bound
+
+
+def exact_plan(case, name):
+    """The plan in float64, by how many units its entries may be off, and what turns differences into derivatives."""
+    P = reference.MatrixPairs(case.C).plan_matrix(*case.wide("u", "h", "eps"))
+    entry = P * torch.where(case.u.isinf()[:, :, None], 0.0, case.exponent_units("u", "h"))
+    return P, entry, 2.0 if name == "sqeuclidean" else torch.where(case.C > 0, 1 / case.C, 0.0)
+
+
+def check_gradient(pairs, case, name, dtype):
+    """Each P_ij ∂c carries its entry's error."""
+    P, entry, factor = exact_plan(case, name)
+    expected, bound = differences(factor * P, factor * entry, case.x, case.y)
     check("plan_gradient", pairs.plan_gradient(case.u, case.h, case.eps), expected, bound, dtype)
+
+
+def check_derivatives(pairs, case, name, dtype):
+    """What only points have besides. Each term carries its plan entry's error and those of its factors."""
+    given, eps = (case.u, case.h, case.eps), case.eps.double()[:, :, None]
+    P, entry, factor = exact_plan(case, name)
+    generator = torch.Generator().manual_seed(case.C.shape[1])
+    s, t, k, dx, dy = (
+        torch.randn(*like.shape, generator=generator, dtype=torch.float64).to(dtype)
+        for like in (case.u, case.h, case.eps, case.x, case.y)
+    )
+    k, dx, dy = k / case.eps, dx * case.x.abs().max(), dy * case.x.abs().max()
+    rows, columns = s.double()[:, :, None], t.double()[:, None]
+
+    def weighted(slope, values, loose):
+        """P (s_i + t_j + slope V_ij) times that factor, and its bound."""
+        value, size = rows + columns + slope * values, rows.abs() + columns.abs() + slope.abs() * (values.abs() + loose)
+        return factor * P * value, factor * (entry * value.abs() + P * size)
+
+    weights, off = weighted(k.double()[:, :, None], case.C, case.lost)
+    expected, bound = differences(weights, off, case.x, case.y)
+    largest = (off / P).nan_to_num(0.0).max() * case.x.abs().max()
+    check("weighted_gradient", pairs.weighted_gradient(*given, s, t, k), expected, bound, dtype, largest)
+
+    tangent, loose = tangents(case, dx, dy, name)
+    bound = entry * tangent.abs() + P * loose
+    actual = pairs.tangent_marginals(*given, dx, dy)
+    for axis, sums in zip((2, 1), actual, strict=True):
+        check(f"tangent sums {axis}", sums, (P * tangent).sum(axis), bound.sum(axis), dtype, tangent.abs().max())
+    assert (actual[0][case.u.isinf()] == 0).all()
+    assert (actual[1][case.h.isinf()] == 0).all()
+
+    weights, off = weighted(-1 / eps - (0 if name == "sqeuclidean" else factor), tangent, loose)
+    expected, bound = differences(weights, off, case.x, case.y)
+    turned, turned_bound = differences(factor * P, factor * (entry + P), dx, dy)
+    largest = (off / P).nan_to_num(0.0).max() * case.x.abs().max()
+    actual = pairs.gradient_tangent(*given, s, t, dx, dy)
+    check("gradient_tangent", actual, expected + turned, bound + turned_bound, dtype, largest)
+
+
+def tangents(case, dx, dy, name):
+    """The tangents of the costs from differences in float64, and by how many units of float64 or float32 they may be
+    off: a sum of d products carries √d units of its size, which cancels where it may come from products."""
+    x, y = case.wide("x", "y")
+    dx, dy, d = dx.double(), dy.double(), x.shape[-1]
+    rows = [((x[:, i, None] - y) * (dx[:, i, None] - dy)).sum(-1) for i in range(x.shape[1])]
+    products, speed = torch.stack(rows, 1), torch.cdist(dx, dy)
+    if name == "euclidean":
+        return torch.where(case.C > 0, products / case.C, 0.0), (1 + math.sqrt(d)) * speed
+    loose = 2 * (1 + math.sqrt(d)) * case.C.sqrt() * speed
+    if d > 8:
+        sizes = [one.norm(dim=-1)[:, :, None] + other.norm(dim=-1)[:, None] for one, other in ((x, y), (dx, dy))]
+        loose = loose + max(2, math.sqrt(d) / 2) * sizes[0] * sizes[1]
+    return 2 * products, loose
 
 
 # Each operation against the specification.
@@ -296,6 +366,7 @@ def test_reductions_over_points(instruction_set, dtype, name, shape):
     pairs = native.Pairs(case.x, case.y, find_cost(name))
     check_all(pairs, case, dtype)
     check_gradient(pairs, case, name, dtype)
+    check_derivatives(pairs, case, name, dtype)
     # Costs are formed without products: nothing cancels.
     check("costs", pairs.costs(), case.C, math.sqrt(shape.d) * case.C, dtype)
 
@@ -309,8 +380,6 @@ def test_reductions_over_a_matrix(instruction_set, dtype, shape):
     pairs = native.MatrixPairs(case.C.to(dtype))
     check_all(pairs, case, dtype)
     assert torch.equal(pairs.costs().double(), case.C)
-    with pytest.raises(TypeError):
-        pairs.plan_gradient(case.u, case.h, case.eps)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])
@@ -788,8 +857,12 @@ def test_rows_do_not_depend_on_the_number_of_threads(threads, dtype, d):
         threads(count)
         pairs = native.Pairs(x, y, find_cost("sqeuclidean"))
         u = -pairs.softmin(h, eps)
-        results.append((u, pairs.plan_gradient(u, h, eps), pairs.plan_cost(u, h, eps), pairs.marginals(u, h, eps)[0]))
-        columns.append(pairs.marginals(u, h, eps)[1])
+        sums = pairs.marginals(u, h, eps), pairs.cost_marginals(u, h, eps), pairs.tangent_marginals(u, h, eps, x + 1, y)
+        results.append((
+            u, pairs.plan_gradient(u, h, eps), pairs.plan_cost(u, h, eps), *(rows for rows, _ in sums),
+            pairs.weighted_gradient(u, h, eps, u, h, eps), pairs.gradient_tangent(u, h, eps, u, h, x + 1, y),
+        ))  # fmt: skip
+        columns.append(sums[0][1])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
     # Column sums are made of one part for each thread, and each of up to 225 groups of rows, in float64.
     rtol = 16 * torch.finfo(torch.float64).eps + torch.finfo(dtype).eps

@@ -1,6 +1,8 @@
 """Sinkhorn divergences that can be trusted, in PyTorch."""
 
+from sinkdiv.derivatives import DerivativeWarning
 from sinkdiv.divergence import Divergence, sinkhorn_divergence, solve_divergence
+from sinkdiv.ground import FeatureCost
 from sinkdiv.losses import MMD, SinkhornDivergence, TransportCost
 from sinkdiv.mmd import mmd
 from sinkdiv.settings import ConvergenceWarning
@@ -13,7 +15,9 @@ __all__ = [
     "MMD",
     "Check",
     "ConvergenceWarning",
+    "DerivativeWarning",
     "Divergence",
+    "FeatureCost",
     "SinkhornDivergence",
     "Status",
     "Transport",

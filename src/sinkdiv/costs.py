@@ -26,8 +26,24 @@ class Cost(ABC):
         """Costs (B, n, m) between x (B, n, d) and y (B, m, d)."""
 
     @abstractmethod
+    def smooth_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """The same, by operations that can be differentiated to any order."""
+
+    @abstractmethod
+    def depth(self, dimension: int) -> int:
+        """How many numbers `smooth_matrix` holds for one pair."""
+
+    @abstractmethod
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Σ_j w_ij ∂c(x_i, y_j)/∂x_i, (B, n, d), for weights (B, n, m)."""
+
+    @abstractmethod
+    def tangent(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        """The derivative of `matrix` as x moves along dx (B, n, d) and y along dy (B, m, d)."""
+
+    @abstractmethod
+    def gradient_tangent(self, weights: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        """The derivative of `gradient` as x moves along dx and y along dy, while the weights stay."""
 
     def from_length(self, length: float) -> float:
         """The cost units p·σᵖ of a length σ: ε of a blur, ρ of a reach."""
@@ -41,14 +57,28 @@ class SquaredEuclidean(Cost):
     exponent = 2
 
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        return squared_distances(x, y)
+        return squared_distances(x, y).clamp_(min=0)
+
+    def smooth_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        squares = squared_distances(x, y)
+        # What rounding makes negative is corrected; its derivatives are right as they are.
+        return squares - squares.detach().clamp(max=0)
+
+    def depth(self, dimension: int) -> int:
+        return 1
 
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return 2 * _weighted_differences(weights, x, y)
 
+    def tangent(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        return 2 * _difference_products(x, y, dx, dy)
+
+    def gradient_tangent(self, weights: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        return 2 * _weighted_differences(weights, dx, dy)
+
 
 class Euclidean(Cost):
-    """|x−y|. At coincident points, where it has no derivative, the subgradient 0 is taken."""
+    """|x−y|. At coincident points, where it has no derivative, the subgradient 0 is taken, and a tangent of 0."""
 
     name = "euclidean"
     exponent = 1
@@ -57,9 +87,26 @@ class Euclidean(Cost):
         # Differences in every dimension: the root would magnify what a matrix product cancels near the diagonal.
         return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
+    def smooth_matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        squares = (x[:, :, None, :] - y[:, None, :, :]).square().sum(-1)
+        apart = squares.detach() > 0
+        return torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)
+
+    def depth(self, dimension: int) -> int:
+        return dimension
+
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return _weighted_differences(_divide(weights, self.matrix(x, y)), x, y)
+
+    def tangent(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        return _divide(_difference_products(x, y, dx, dy), self.matrix(x, y))
+
+    def gradient_tangent(self, weights: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        # Of the points' velocity only the part across their line turns the unit vector from one to the other.
         distances = self.matrix(x, y)
-        return _weighted_differences(torch.where(distances > 0, weights / distances, 0.0), x, y)
+        stretch = _divide(_divide(_difference_products(x, y, dx, dy), distances), distances)
+        across = _divide(weights, distances)
+        return _weighted_differences(across, dx, dy) - _weighted_differences(across * stretch, x, y)
 
 
 COSTS: dict[str, Cost] = {cost.name: cost for cost in (SquaredEuclidean(), Euclidean())}
@@ -77,23 +124,43 @@ def find_cost(name: str) -> Cost:
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i − y_j|², (B, n, m), accurate to a few units in the last place of each entry or of |x|²·1e-16."""
+    """|x_i − y_j|², (B, n, m), accurate to a few units in the last place of each entry or of |x|²·1e-16.
+
+    By so much it may be negative.
+    """
     if x.shape[-1] <= LOW_DIMENSION:
         total = x.new_zeros(x.shape[0], x.shape[1], y.shape[1])
         for k in range(x.shape[-1]):
             difference = x[:, :, None, k] - y[:, None, :, k]
-            total.addcmul_(difference, difference)
+            total = torch.addcmul(total, difference, difference)
         return total
     # |x|² − 2xy + |y|² cancels; float64 products keep float32 answers right and are still matrix products.
     wide_x, wide_y = _widen(x), _widen(y)
     square_x, square_y = (wide.square().sum(-1, keepdim=True) for wide in (wide_x, wide_y))
     left = torch.cat([-2 * wide_x, square_x, torch.ones_like(square_x)], -1)
     right = torch.cat([wide_y, torch.ones_like(square_y), square_y], -1)
-    return (left @ right.mT).clamp_(min=0).to(x.dtype)
+    return (left @ right.mT).to(x.dtype)
 
 
 def _widen(x: Tensor) -> Tensor:
     return x if x.device.type == "mps" else x.double()  # MPS has no float64
+
+
+def _divide(values: Tensor, distances: Tensor) -> Tensor:
+    """values / distances, and 0 at coincident points."""
+    return torch.where(distances > 0, values / distances, 0.0)
+
+
+def _difference_products(x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+    """(x_i − y_j)·(dx_i − dy_j), (B, n, m)."""
+    if x.shape[-1] <= LOW_DIMENSION:
+        total = x.new_zeros(x.shape[0], x.shape[1], y.shape[1])
+        for k in range(x.shape[-1]):
+            total.addcmul_(x[:, :, None, k] - y[:, None, :, k], dx[:, :, None, k] - dy[:, None, :, k])
+        return total
+    wide_x, wide_y, wide_dx, wide_dy = map(_widen, (x, y, dx, dy))
+    total = (wide_x * wide_dx).sum(-1)[:, :, None] + (wide_y * wide_dy).sum(-1)[:, None]
+    return total.baddbmm_(wide_x, wide_dy.mT, alpha=-1).baddbmm_(wide_dx, wide_y.mT, alpha=-1).to(x.dtype)
 
 
 def _weighted_differences(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -8,17 +8,17 @@ goes from optimal transport (ε → 0) to an MMD with kernel −c (ε → ∞).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sinkdiv.costs import find_cost
-from sinkdiv.derivatives import entropic_value
+from sinkdiv.derivatives import Partials, known_value
+from sinkdiv.ground import CostLike, find_ground_cost
 from sinkdiv.measures import Samples, check_any, check_samples, is_list_of_clouds
-from sinkdiv.settings import Callback, Length, Settings, check_value
-from sinkdiv.transport import Transport, solve_samples, warn_unless_converged
+from sinkdiv.settings import Callback, Length, Settings, Wanted
+from sinkdiv.transport import Transport, given_form, solve_samples, unrolled_value, warn_unless_converged
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Divergence:
 
     @property
     def value(self) -> Tensor:
-        """S_ε, 0-d or (B,), differentiable once in points and weights. See `sinkhorn_divergence`."""
-        value = self.ab.detached_value - (self.aa.detached_value + self.bb.detached_value) / 2
-        excess = self.ab.excess_mass
-        if excess is not None:
-            value = value + self.ab.eps / 2 * excess.square()
-        return self.ab.as_given(entropic_value(value, self, *self.ab.differentiable_inputs()))
+        """S_ε, 0-d or (B,), differentiable in points and weights. See `sinkhorn_divergence`."""
+        if self.ab.between_points:
+            value = self._debiased([one.detached_value for one in self.transports], self.ab.excess_mass)
+            return self.ab.as_given(known_value(value, self, *self.ab.differentiable_inputs()))
+        excess = self.ab.excess_mass_of(*self.ab.differentiable_inputs()[:2])
+        return self.ab.as_given(self._debiased([one.wide_value for one in self.transports], excess))
 
     @property
     def sharp(self) -> Tensor:
-        """The same combination of the sharp values, <P,C>; without derivative."""
+        """The same combination of the sharp values, <P,C>, as differentiable."""
         return self.ab.as_given(self.ab.wide_sharp - (self.aa.wide_sharp + self.bb.wide_sharp) / 2)
 
     @property
@@ -60,16 +60,33 @@ class Divergence:
         mass_term = (self.ab.eps / 2 * excess.double().square()).view_as(lower)
         return lower + mass_term, upper + mass_term
 
-    def partials(self, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+    def partials(self, wanted: tuple[bool, ...]) -> Partials:
         """Derivatives of S_ε with respect to (a, b, x, y), batched; None where not wanted."""
-        between = self.ab.partials(wanted)
-        within_a, within_x = self.aa.self_partials(wanted[0], wanted[2])
-        within_b, within_y = self.bb.self_partials(wanted[1], wanted[3])
+        return self._combined(wanted, Transport.partials)
+
+    def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
+        """The same, as functions of the inputs."""
+        a, b, x, y = inputs
+        of = {self.ab: inputs, self.aa: (a, a, x, x), self.bb: (b, b, y, y)}
+        return self._combined(wanted, lambda one, which: one.differentiable_partials(which, of[one]), inputs)
+
+    def _debiased(self, values: Sequence[Tensor], excess: Tensor | None) -> Tensor:
+        debiased = values[0] - (values[1] + values[2]) / 2
+        return debiased if excess is None else debiased + self.ab.eps / 2 * excess.square()
+
+    def _combined(
+        self,
+        wanted: tuple[bool, ...],
+        partials: Callable[[Transport, tuple[bool, ...]], Partials],
+        inputs: tuple[Tensor, ...] | None = None,
+    ) -> Partials:
+        within = [_self_partials(one, wanted[side::2], partials) for side, one in enumerate((self.aa, self.bb))]
+        own = (within[0][0], within[1][0], within[0][1], within[1][1])
         grads = [
-            None if own is None or cross is None else cross - own / 2
-            for cross, own in zip(between, (within_a, within_b, within_x, within_y), strict=True)
+            None if cross is None or half is None else cross - half
+            for cross, half in zip(partials(self.ab, wanted), own, strict=True)
         ]
-        excess = self.ab.excess_mass
+        excess = self.ab.excess_mass if inputs is None else self.ab.excess_mass_of(*inputs[:2])
         if excess is not None:
             for side, sign in ((0, 1), (1, -1)):
                 grad = grads[side]
@@ -93,7 +110,7 @@ def solve_divergence(
     *,
     blur: float | None = None,
     eps: float | None = None,
-    cost: str = "sqeuclidean",
+    cost: CostLike = "sqeuclidean",
     reach: Length | None = None,
     rho: Length | None = None,
     tol: float = 1e-3,
@@ -106,10 +123,11 @@ def solve_divergence(
     Arguments and errors as in `sinkdiv.solve`; ``max_passes`` bounds each of the three.
     """
     settings = Settings.check(
-        find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
+        find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    (divergence,) = solve_checked([check_samples(x, y, a, b, balanced=settings.balanced)], settings)
+    samples = settings.ground.featured(check_samples(x, y, a, b, balanced=settings.balanced))
+    (divergence,) = solve_checked([samples], settings)
     warn_unless_converged(*divergence.transports)
     return divergence
 
@@ -122,11 +140,12 @@ def sinkhorn_divergence(
     *,
     blur: float | None = None,
     eps: float | None = None,
-    cost: str = "sqeuclidean",
+    cost: CostLike = "sqeuclidean",
     reach: Length | None = None,
     rho: Length | None = None,
     value: str = "entropic",
     derivative: str = "auto",
+    iterations: int | None = None,
     tol: float = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
@@ -135,10 +154,13 @@ def sinkhorn_divergence(
     """The Sinkhorn divergence S_ε between two weighted samples, as a loss.
 
     Args:
-        value: "entropic", S_ε itself (F19), differentiable once in points and weights; or "sharp", the same
-            combination of <P_ε, C> (half of G18's loss), without derivative. Positivity is proven for the entropic
-            value only; for the sharp one it is an empirical fact.
-        derivative: "auto" or "envelope".
+        value: "entropic", S_ε itself (F19); or "sharp", the same combination of <P_ε, C> (half of G18's loss).
+            Positivity is proven for the entropic value only; for the sharp one it is an empirical fact.
+        derivative: "auto" is "envelope" (F19) for the entropic value and "implicit" (Q23) for the sharp one; both are
+            exact at the optimum, in points, weights and the parameters of a learned cost, and can be differentiated
+            again. "unrolled" differentiates a fixed number of plain iterations (G18, P19) and returns the value that
+            they have reached, whatever it is: ``tol`` and ``max_passes`` then play no part.
+        iterations: how many iterations are unrolled (G18 uses 10 to 100, P19 50).
         x, y, a, b: as in `sinkdiv.solve`; or lists of B tensors each, for B problems of different sizes.
         blur, eps, cost, reach, rho, tol, max_passes, progress, callback: as in `sinkdiv.solve`.
 
@@ -153,16 +175,26 @@ def sinkhorn_divergence(
         >>> x, y = torch.randn(500, 3), torch.randn(400, 3) + 1
         >>> loss = sinkdiv.sinkhorn_divergence(x, y, blur=0.5)
     """
-    check_value(value, derivative)
+    wanted = Wanted.check(value, derivative, iterations)
     settings = Settings.check(
-        find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
+        find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    samples = check_any(x, y, a, b, balanced=settings.balanced)
-    divergences = solve_checked(samples, settings)
-    warn_unless_converged(*(transport for divergence in divergences for transport in divergence.transports))
-    values = [divergence.value if value == "entropic" else divergence.sharp for divergence in divergences]
+    samples = [settings.ground.featured(one) for one in check_any(x, y, a, b, balanced=settings.balanced)]
+    values = divergence_values(samples, settings, wanted)
     return torch.stack(values) if is_list_of_clouds(x) else values[0]
+
+
+def divergence_values(
+    samples: Sequence[Samples], settings: Settings, wanted: Wanted, solve: Callable[[], list[Divergence]] | None = None
+) -> list[Tensor]:
+    """The value that is wanted of each pair of featured samples; ``solve`` may have its own way of finding them."""
+    if wanted.iterations is not None:
+        return [given_form(_unrolled(one, settings, wanted), one) for one in samples]
+    divergences = solve() if solve else solve_checked(samples, settings)
+    transports = (transport for divergence in divergences for transport in divergence.transports)
+    warn_unless_converged(*transports, stacklevel=4)
+    return [one.value if wanted.value == "entropic" else one.sharp for one in divergences]
 
 
 def solve_checked(
@@ -172,6 +204,31 @@ def solve_checked(
     problems = [problem for one in samples for problem in _three_problems(one)]
     solved = iter(solve_samples(problems, settings, previous))
     return [Divergence(*three) for three in zip(solved, solved, solved, strict=True)]
+
+
+def _unrolled(samples: Samples, settings: Settings, wanted: Wanted) -> Tensor:
+    """The debiased value (B,) that is wanted, unrolled."""
+    ab, aa, bb = (unrolled_value(one, settings, wanted) for one in _three_problems(samples))
+    debiased = ab - (aa + bb) / 2
+    if settings.balanced or wanted.value == "sharp":
+        return debiased
+    return debiased + settings.eps / 2 * (samples.a.sum(-1) - samples.b.sum(-1)).square()
+
+
+def _self_partials(
+    within: Transport, wanted: tuple[bool, ...], partials: Callable[[Transport, tuple[bool, ...]], Partials]
+) -> Partials:
+    """Half the derivatives of OT_ε(α, α) in α's weights and points, for samples whose two sides are one."""
+    if within.symmetric:  # both sides contribute the same
+        weights, points = wanted
+        grad_a, _, grad_x, _ = partials(within, (weights, False, points, False))
+        return grad_a, grad_x
+    weights, points = wanted
+    grad_a, grad_b, grad_x, grad_y = partials(within, (weights, weights, points, points))
+    return (
+        None if grad_a is None or grad_b is None else (grad_a + grad_b) / 2,
+        None if grad_x is None or grad_y is None else (grad_x + grad_y) / 2,
+    )
 
 
 def _three_problems(s: Samples) -> tuple[Samples, Samples, Samples]:

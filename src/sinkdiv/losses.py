@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sinkdiv.costs import find_cost
-from sinkdiv.divergence import Divergence, solve_checked
+from sinkdiv.divergence import Divergence, divergence_values, solve_checked
+from sinkdiv.ground import CostLike, find_ground_cost
 from sinkdiv.measures import Samples, check_samples
 from sinkdiv.mmd import mmd
-from sinkdiv.settings import Length, Settings, check_value
-from sinkdiv.transport import Transport, solve_samples, warn_unless_converged
+from sinkdiv.settings import Length, Settings, Wanted
+from sinkdiv.transport import Transport, solve_samples, transport_value
 
 
 class _TransportLoss(nn.Module, ABC):
@@ -23,11 +23,12 @@ class _TransportLoss(nn.Module, ABC):
         *,
         blur: float | None = None,
         eps: float | None = None,
-        cost: str = "sqeuclidean",
+        cost: CostLike = "sqeuclidean",
         reach: Length | None = None,
         rho: Length | None = None,
         value: str = "entropic",
         derivative: str = "auto",
+        iterations: int | None = None,
         tol: float = 1e-3,
         max_passes: int = 2000,
         warm_start: bool = False,
@@ -41,7 +42,7 @@ class _TransportLoss(nn.Module, ABC):
                 same tolerance. Copies and checkpoints of the module begin anew.
         """
         super().__init__()
-        check_value(value, derivative)
+        self._wanted = Wanted.check(value, derivative, iterations)
         solving: dict[str, Any] = {
             "blur": blur,
             "eps": eps,
@@ -52,22 +53,24 @@ class _TransportLoss(nn.Module, ABC):
         }
         if not isinstance(warm_start, bool):
             raise ValueError(f"warm_start must be True or False, not {warm_start!r}")
-        self._settings = Settings.check(find_cost(cost), **solving, progress=False, callback=None)
+        self._settings = Settings.check(find_ground_cost(cost), **solving, progress=False, callback=None)
         self._previous: Transport | None = None
         self.options: dict[str, Any] = {
-            **solving, "cost": cost, "value": value, "derivative": derivative, "warm_start": warm_start
+            **solving, "cost": cost, "value": value, "derivative": derivative, "iterations": iterations,
+            "warm_start": warm_start,
         }  # fmt: skip
 
     def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
-        samples = check_samples(x, y, a, b, balanced=self._settings.balanced)
-        solved, between = self._solve(samples)
-        if self.options["warm_start"]:
-            self._previous = between.detached()
-        return solved.value if self.options["value"] == "entropic" else solved.sharp
+        return self._value(self._settings.ground.featured(check_samples(x, y, a, b, balanced=self._settings.balanced)))
 
     @abstractmethod
-    def _solve(self, samples: Samples) -> tuple[Transport | Divergence, Transport]:
-        """What is asked for, and the transport between the two samples."""
+    def _value(self, samples: Samples) -> Tensor:
+        """The value that is wanted between featured samples."""
+
+    def _remember(self, between: Transport) -> None:
+        """Keep the transport between the samples, for the next call to start from."""
+        if self.options["warm_start"]:
+            self._previous = between.detached()
 
     def extra_repr(self) -> str:
         given = {name: option for name, option in self.options.items() if option is not None and option is not False}
@@ -80,19 +83,26 @@ class _TransportLoss(nn.Module, ABC):
 class SinkhornDivergence(_TransportLoss):
     """`sinkdiv.sinkhorn_divergence` as a module: ``forward(x, y, a=None, b=None)``."""
 
-    def _solve(self, samples: Samples) -> tuple[Divergence, Transport]:
-        (solved,) = solve_checked([samples], self._settings, self._previous)
-        warn_unless_converged(*solved.transports)
-        return solved, solved.ab
+    def _value(self, samples: Samples) -> Tensor:
+        def solve() -> list[Divergence]:
+            (solved,) = solve_checked([samples], self._settings, self._previous)
+            self._remember(solved.ab)
+            return [solved]
+
+        (value,) = divergence_values([samples], self._settings, self._wanted, solve)
+        return value
 
 
 class TransportCost(_TransportLoss):
     """`sinkdiv.transport_cost` as a module: ``forward(x, y, a=None, b=None)``."""
 
-    def _solve(self, samples: Samples) -> tuple[Transport, Transport]:
-        (solved,) = solve_samples([samples], self._settings, self._previous)
-        warn_unless_converged(solved)
-        return solved, solved
+    def _value(self, samples: Samples) -> Tensor:
+        def solve() -> Transport:
+            (solved,) = solve_samples([samples], self._settings, self._previous)
+            self._remember(solved)
+            return solved
+
+        return transport_value(samples, self._settings, self._wanted, solve)
 
 
 class MMD(nn.Module):

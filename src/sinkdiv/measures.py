@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sinkdiv.transforms import check_transforms
+
 #: Largest relative difference of the two masses that a balanced problem accepts, by dtype of the computation.
 MASS_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 
@@ -65,6 +67,7 @@ def check_samples(
         ValueError: naming the argument, what it is and what was expected.
     """
     _check_array("x", x, dims=(2, 3), layout="(n, d) or (B, n, d)")
+    check_transforms(x, y, a, b)
     _check_array("y", y, dims=(x.ndim,), layout="(m, d)" if x.ndim == 2 else "(B, m, d)")
     _check_companion("y", y, "x", x)
     _check_finite("x", x)
@@ -128,6 +131,32 @@ def check_ragged(x: Sequence[Tensor], y: Any, a: Any = None, b: Any = None, *, b
     return checked
 
 
+def check_features(features: Tensor, count: int) -> None:
+    """Check what a learned cost's module made of ``count`` points.
+
+    Raises:
+        ValueError: naming the cost.
+    """
+    name = "what the module of the cost returned"
+    _check_floating(name, features)
+    if features.ndim < 2 or features.shape[0] != count:
+        raise ValueError(f"{name} must have shape ({count}, ...), one row for each point, not {_shape(features)}")
+    _check_finite(name, features)
+
+
+def check_cost_values(C: Tensor, shape: tuple[int, ...]) -> None:
+    """Check what a cost function returned for two clouds.
+
+    Raises:
+        ValueError: naming the cost.
+    """
+    name = "what the cost function returned"
+    _check_floating(name, C)
+    if tuple(C.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, not {_shape(C)}")
+    _check_finite(name, C)
+
+
 def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, balanced: bool = True) -> CostMatrix:
     """Check a cost matrix (n, m) or (B, n, m) and its weights; see `check_samples`. Costs of +∞ forbid a pair.
 
@@ -135,6 +164,7 @@ def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *,
         ValueError: naming the argument; also if weight lies where all pairs with weight are forbidden.
     """
     _check_array("C", C, dims=(2, 3), layout="(n, m) or (B, n, m)")
+    check_transforms(C, a, b)
     forbids = _check_costs(C)
     batched = C.ndim == 3
     cost = _batched(C, batched)
@@ -156,6 +186,14 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def mass(weights: Tensor) -> Tensor:
     """Total mass (B,) of weights (B, n), summed in float64 and returned in the weights' dtype."""
     return weights.sum(-1, dtype=torch.float64).to(weights.dtype)
+
+
+def equalised(b: Tensor, a: Tensor) -> Tensor:
+    """b (B, m) scaled to the mass of a (B, n): they agree to the door's tolerance, a balanced problem needs them equal.
+
+    The factor has no derivative: that would be one in a direction in which the problem does not exist.
+    """
+    return b * (mass(a) / mass(b)).detach()[:, None]
 
 
 def check_finite_tensor(name: str, tensor: Tensor) -> None:

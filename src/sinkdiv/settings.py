@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sinkdiv.costs import Cost
+from sinkdiv.ground import GroundCost
 from sinkdiv.solvers import Check, Limits
 
 Length = float | tuple[float, float]
@@ -20,9 +21,9 @@ class ConvergenceWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Settings:
-    """Checked options: the cost between points, ε, the strengths ρ (infinite if balanced), the limits of the solve."""
+    """Checked options: the ground cost, ε, the strengths ρ (infinite if balanced), the limits of the solve."""
 
-    cost: Cost | None
+    ground: GroundCost
     eps: float
     rho: tuple[float, float]
     limits: Limits
@@ -34,7 +35,7 @@ class Settings:
     @classmethod
     def check(
         cls,
-        cost: Cost | None,
+        ground: GroundCost,
         *,
         blur: float | None,
         eps: float | None,
@@ -45,7 +46,7 @@ class Settings:
         progress: bool,
         callback: Callback | None,
     ) -> Settings:
-        """Check the options; ``cost`` (None for a matrix, which has no lengths) turns blur and reach into cost units.
+        """Check the options; a named cost turns blur and reach into cost units, a matrix has no lengths.
 
         Raises:
             ValueError: naming the option.
@@ -56,24 +57,52 @@ class Settings:
         if callback is not None and not callable(callback):
             raise ValueError(f"callback must be callable, not {type(callback).__name__}")
         limits = Limits(float(tol), max_passes, _watcher(progress, callback))
-        return cls(cost, _regularisation(cost, blur, eps), _strengths(cost, reach, rho), limits)
+        cost = ground.cost
+        return cls(ground, _regularisation(cost, blur, eps), _strengths(cost, reach, rho), limits)
 
 
-def check_value(value: str, derivative: str) -> None:
-    """Check the choice of a value and of its derivative.
+@dataclass(frozen=True)
+class Wanted:
+    """Which value is wanted, and how it is to be differentiated; ``iterations`` is None unless it is unrolled."""
 
-    Raises:
-        ValueError: if there is no such value or derivative.
-        NotImplementedError: if the two exist but not together here, naming what does.
-    """
-    if value not in ("entropic", "sharp"):
-        raise ValueError(f'value must be "entropic" or "sharp", not {value!r}')
-    if derivative not in ("auto", "envelope", "implicit", "unrolled"):
-        raise ValueError(f'derivative must be "auto", "envelope", "implicit" or "unrolled", not {derivative!r}')
-    if derivative in ("implicit", "unrolled"):
-        raise NotImplementedError(f'derivative="{derivative}" is not implemented; use value="entropic" with "envelope"')
-    if value == "sharp" and derivative == "envelope":
-        raise NotImplementedError('derivative="envelope" belongs to value="entropic": the sharp value has no envelope')
+    value: str
+    iterations: int | None
+
+    @classmethod
+    def check(cls, value: str, derivative: str, iterations: int | None) -> Wanted:
+        """Check the choice of a value and of its derivative.
+
+        Raises:
+            ValueError: if there is no such value or derivative, or ``iterations`` does not belong to it.
+            NotImplementedError: if the two do not go together, naming what does.
+        """
+        if value not in ("entropic", "sharp"):
+            raise ValueError(f'value must be "entropic" or "sharp", not {value!r}')
+        if derivative not in ("auto", "envelope", "implicit", "unrolled"):
+            raise ValueError(f'derivative must be "auto", "envelope", "implicit" or "unrolled", not {derivative!r}')
+        if (value, derivative) in ONE_SIDED:
+            raise NotImplementedError(ONE_SIDED[value, derivative])
+        if derivative != "unrolled" and iterations is not None:
+            raise ValueError(f'iterations belongs to derivative="unrolled", not to {derivative!r}')
+        if derivative == "unrolled" and (isinstance(iterations, bool) or not isinstance(iterations, int)):
+            raise ValueError(
+                f'iterations, how many to unroll, is required by derivative="unrolled", not {iterations!r}'
+            )
+        if iterations is not None and iterations < 1:
+            raise ValueError(f"iterations must be at least 1, not {iterations}")
+        return cls(value, iterations)
+
+
+#: Derivatives that belong to the other value.
+ONE_SIDED = {
+    ("sharp", "envelope"): (
+        'derivative="envelope" belongs to value="entropic": the sharp value has no envelope. Use "implicit"'
+    ),
+    ("entropic", "implicit"): (
+        'derivative="implicit" belongs to value="sharp": the entropic value does not depend on its potentials to '
+        'first order. Use "envelope", whose second derivatives are implicit'
+    ),
+}
 
 
 def _check_positive(name: str, value: object) -> None:

@@ -5,33 +5,30 @@
 
 Derivatives of the entropic value at the optimum: ∂/∂C = P, ∂/∂x_i = Σ_j P_ij ∂₁c(x_i, y_j), and for the weights
 ∂/∂a = f + ε(m_b − 1) if the marginals are hard (along directions that keep the masses equal) and
-∂/∂a = ρ + ε m_b − (ρ+ε) e^{−f/ρ} if they are soft.
+∂/∂a = ρ + ε m_b − (ρ+ε) e^{−f/ρ} if they are soft. Everything else is differentiated through the potentials
+(`sinkdiv.derivatives`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from sinkdiv import certificate
-from sinkdiv.costs import Cost, find_cost
-from sinkdiv.derivatives import entropic_value, refuse_gradient
+from sinkdiv.derivatives import Partials, Solved, Unrolled, known_result, known_value, pairing_of, pulled_back
 from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
-from sinkdiv.measures import CostMatrix, Samples, check_finite_tensor, check_matrix, check_samples, mass
-from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, check_value
+from sinkdiv.ground import CostLike, FeatureCost, GroundCost, find_ground_cost
+from sinkdiv.measures import CostMatrix, Samples, check_finite_tensor, check_matrix, check_samples, equalised
+from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, Wanted
 from sinkdiv.solvers import MATRIX_METHODS, Problem, Solution, Start, Status
 from sinkdiv.solvers import solve as run_solver
 from sinkdiv.solvers import solve_matrix as run_matrix_solver
-
-SHARP_GRADIENT = 'the gradient of the sharp value is not implemented. Use value="entropic", whose gradient is exact'
-PLAN_GRADIENT = (
-    "{} cannot be differentiated. Take it under torch.no_grad(), or detach the inputs; "
-    "the entropic value is differentiable"
-)
+from sinkdiv.transforms import outside
 
 
 class Transport:
@@ -41,29 +38,34 @@ class Transport:
     batch they are (B,) tensors and a tuple of B statuses.
     """
 
-    def __init__(self, problem: Problem, solution: Solution, inputs: Samples | CostMatrix) -> None:
-        self._problem, self._solution, self._inputs = problem, solution, inputs
+    def __init__(self, problem: Problem, solution: Solution, inputs: Samples | CostMatrix, settings: Settings) -> None:
+        self._problem, self._solution, self._inputs, self._settings = problem, solution, inputs, settings
 
     # What was computed, and how well.
 
     @property
     def value(self) -> Tensor:
-        """OT_ε, the dual value at the potentials, differentiable once in points, cost matrix and weights.
+        """OT_ε, the dual value at the potentials, differentiable in points, cost matrix and weights.
 
         A lower bound up to rounding, and accurate to second order in the marginal error.
         """
-        return self.as_given(entropic_value(self._solution.value, self, *self.differentiable_inputs()))
+        return self.as_given(self.wide_value)
+
+    @property
+    def wide_value(self) -> Tensor:
+        """The value (B,) in the dtype of the computation."""
+        return known_value(self._solution.value, self, *self.differentiable_inputs())
 
     @property
     def sharp(self) -> Tensor:
-        """<P, C> = OT_ε − ε KL(P|abᵀ), without derivative: one pass."""
+        """<P, C> = OT_ε − ε KL(P|abᵀ), one pass; differentiable like the value (Q23)."""
         return self.as_given(self.wide_sharp)
 
     @property
     def wide_sharp(self) -> Tensor:
         """The sharp value (B,) in the dtype of the computation."""
-        value = self._problem.geometry.plan_cost(*self._logarithms())
-        return refuse_gradient(value, SHARP_GRADIENT, *self.differentiable_inputs())
+        value = outside(lambda: self._problem.geometry.plan_cost(*self._logarithms()))
+        return known_value(value, Sharp(self), *self.differentiable_inputs())
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -101,13 +103,16 @@ class Transport:
 
     @property
     def f(self) -> Tensor:
-        """The potential of the first side, (n,) or (B, n), in cost units; defined up to a constant if balanced."""
-        return self._guarded(self._solution.f, "f")
+        """The potential of the first side, (n,) or (B, n), in cost units.
+
+        Hard marginals leave a constant free, which is chosen so that <a, f> = <b, g>.
+        """
+        return self._known(lambda: self._balanced_potentials[0], self._solved.f)
 
     @property
     def g(self) -> Tensor:
         """The potential of the second side, (m,) or (B, m), in cost units."""
-        return self._guarded(self._solution.g, "g")
+        return self._known(lambda: self._balanced_potentials[1], self._solved.g)
 
     def potentials_at(self, points: Tensor, side: int = 0) -> Tensor:
         """The potential f (``side=0``) or g (``side=1``) at new points (k, d) or (B, k, d): (k,) or (B, k).
@@ -118,11 +123,18 @@ class Transport:
             ValueError: if the problem was given as a matrix, or the points do not fit.
         """
         geometry = self._cloud("potentials_at")
-        points = self._operand("points", points, None, geometry.x.shape[-1])
-        other, weights = (self._solution.g, self._problem.b) if side == 0 else (self._solution.f, self._problem.a)
-        eps = self._problem.eps_column()
-        raw = geometry.at(points, _check_side(side)).softmin(weights.log() + other / eps, eps, 0)
-        return self._guarded(self._problem.damped(raw, eps, side), "potentials_at", points)
+        ground = self._settings.ground
+        dimension = None if isinstance(ground, FeatureCost) else geometry.x.shape[-1]
+        points = ground.features(self._operand("points", points, None, dimension))
+        problem, other = self._problem, (self._solution.g, self._solution.f)[_check_side(side)]
+
+        def extended(points: Tensor) -> Tensor:
+            eps = problem.eps_column()
+            raw = geometry.at(points, side).softmin(problem.log_weights[1 - side] + other / eps, eps, 0)
+            constant = self._solved.constant(self._solution.f, self._solution.g)
+            return problem.damped(raw, eps, side) + (constant if side == 0 else -constant)
+
+        return self._known(extended, partial(self._solved.potential_at, side=side), points)
 
     # The plan, as an operator.
 
@@ -136,7 +148,7 @@ class Transport:
 
     def marginals(self) -> tuple[Tensor, Tensor]:
         """The plan's actual row sums, (n,) or (B, n), and column sums, (m,) or (B, m)."""
-        return self._guarded(self._marginal(0), "marginals"), self._guarded(self._marginal(1), "marginals")
+        return self._marginal(0), self._marginal(1)
 
     def barycentric_map(self) -> Tensor:
         """T(x_i) = Σ_j P_ij y_j / Σ_j P_ij, the mean of where x_i is sent: (n, d) or (B, n, d).
@@ -144,33 +156,34 @@ class Transport:
         A point of weight zero has no mean and gets NaN.
 
         Raises:
-            ValueError: if the problem was given as a matrix; use ``apply`` on your own targets.
+            ValueError: if the cost is a matrix or learned; use ``apply`` on your own targets.
         """
         geometry = self._cloud("barycentric_map")
-        sent = geometry.plan_product(*self._logarithms(), geometry.y, 0)
-        return self._guarded(sent / self._marginal(0)[:, :, None] + geometry.center, "barycentric_map")
+        if isinstance(self._settings.ground, FeatureCost):
+            raise ValueError("barycentric_map would average features: use apply(y), divided by marginals()[0], instead")
+
+        def means() -> Tensor:
+            sent = geometry.plan_product(*self._logarithms(), geometry.y, 0)
+            return sent / self._row_sums(0)[:, :, None] + geometry.center
+
+        return self._known(means, self._solved.barycentric_map)
 
     def plan(self) -> Tensor:
         """The plan as a matrix, (n, m) or (B, n, m): memory O(nm)."""
-        return self._guarded(self._problem.geometry.plan_matrix(*self._logarithms()), "plan")
+        return self._known(lambda: self._problem.geometry.plan_matrix(*self._logarithms()), self._solved.plan)
 
-    def partials(self, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+    # For derivatives.
+
+    def partials(self, wanted: tuple[bool, ...]) -> Partials:
         """Derivatives of the value with respect to (a, b, *cost inputs), batched; None where not wanted."""
         wanted_a, wanted_b, *wanted_cost = wanted
         grad_a = self._weight_gradient(0) if wanted_a else None
         grad_b = self._weight_gradient(1) if wanted_b else None
         return grad_a, grad_b, *self._cost_partials(tuple(wanted_cost))
 
-    def self_partials(self, wanted_weights: bool, wanted_points: bool) -> tuple[Tensor | None, Tensor | None]:
-        """Derivatives of OT_ε(α, α) with respect to α's weights and points, for samples whose two sides are one."""
-        if self._problem.symmetric:  # both sides contribute the same
-            grad_a, _, grad_x, _ = self.partials((wanted_weights, False, wanted_points, False))
-            return None if grad_a is None else 2 * grad_a, None if grad_x is None else 2 * grad_x
-        grad_a, grad_b, grad_x, grad_y = self.partials((wanted_weights, wanted_weights, wanted_points, wanted_points))
-        return (
-            None if grad_a is None or grad_b is None else grad_a + grad_b,
-            None if grad_x is None or grad_y is None else grad_x + grad_y,
-        )
+    def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
+        """The same, as functions of the inputs."""
+        return self._solved.partials(wanted, inputs)
 
     # For losses.
 
@@ -179,7 +192,9 @@ class Transport:
         inputs = self._inputs
         names = ("a", "b", *(("x", "y") if isinstance(inputs, Samples) else ("C",)))
         detached = {name: getattr(inputs, name).detach() for name in names}
-        return Transport(self._problem, replace(self._solution, gradient=None), replace(inputs, **detached))
+        return Transport(
+            self._problem, replace(self._solution, gradient=None), replace(inputs, **detached), self._settings
+        )
 
     def extended_to(self, geometry: Geometry) -> Start | None:
         """A start for a problem between other points, the same or others: the softmin extends g to them, in one pass.
@@ -209,18 +224,29 @@ class Transport:
     @property
     def excess_mass(self) -> Tensor | None:
         """m_α − m_β, (B,), where the marginals are soft; None where they are hard."""
-        problem = self._problem
-        return None if problem.balanced else problem.a.sum(-1) - problem.b.sum(-1)
+        return self.excess_mass_of(self._problem.a, self._problem.b)
+
+    def excess_mass_of(self, a: Tensor, b: Tensor) -> Tensor | None:
+        """The same for other weights (B, n) and (B, m) in a problem like this."""
+        return None if self._problem.balanced else a.sum(-1) - b.sum(-1)
+
+    @property
+    def between_points(self) -> bool:
+        """Whether the cost streams between points, or is a matrix."""
+        return isinstance(self._inputs, Samples)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether swapping the sides changes nothing."""
+        return self._problem.symmetric
 
     def differentiable_inputs(self) -> tuple[Tensor, ...]:
         """(a, b, *cost inputs), attached to the caller's graph."""
-        inputs = self._inputs
-        cost_inputs = (inputs.x, inputs.y) if isinstance(inputs, Samples) else (inputs.C,)
-        return inputs.a, inputs.b, *cost_inputs
+        return _tensors(self._inputs)
 
     def as_given(self, value: Tensor) -> Tensor:
-        """A value (B,) in the caller's form: 0-d if there was no batch, in the dtype of the inputs."""
-        return self._unbatch(value).to(self._inputs.dtype)
+        """A value (B,) in the caller's form."""
+        return given_form(value, self._inputs)
 
     def __repr__(self) -> str:
         batch, n, m = self._problem.geometry.shape
@@ -245,14 +271,25 @@ class Transport:
         problem = self._problem
         # The softmin's extension is right for points of little or no mass too, of which the iteration takes no notice.
         raw = (self._solution.raw_f, self._solution.raw_g)[side]
-        potential = problem.damped(raw, problem.eps_column(), side)
-        other_mass = mass((problem.b, problem.a)[side])[:, None]
-        rho = problem.rho[side]
-        if problem.balanced:
-            return potential + problem.eps * (other_mass - 1)
-        return rho + problem.eps * other_mass - (rho + problem.eps) * torch.exp(-potential / rho)
+        return self._solved.weight_partial(problem.damped(raw, problem.eps_column(), side), side)
+
+    @cached_property
+    def _solved(self) -> Solved:
+        return Solved(self._problem, self._solution, self._settings.limits.tol)
+
+    @cached_property
+    def _balanced_potentials(self) -> tuple[Tensor, Tensor]:
+        """(f, g), the softmin's extension where weights are zero, with the constant chosen."""
+        problem, solution = self._problem, self._solution
+        extension = problem.damped(solution.raw_g, problem.eps_column(), side=1)
+        g = torch.where(problem.b > 0, solution.g, extension)
+        constant = self._solved.constant(solution.f, g)
+        return solution.f + constant, g - constant
 
     def _marginal(self, side: int) -> Tensor:
+        return self._known(lambda: self._row_sums(side), partial(self._solved.marginal, side=side))
+
+    def _row_sums(self, side: int) -> Tensor:
         s = self._solution
         potential, raw = ((s.f, s.raw_f), (s.g, s.raw_g))[side]
         return self._problem.marginal(potential, raw, self._problem.eps_column(), side)
@@ -275,8 +312,12 @@ class Transport:
         check_finite_tensor(name, operand)
         flat = operand.ndim == 1 + self._inputs.batched
         columns = self._operand(name, operand.unsqueeze(-1) if flat else operand, count, None)
-        result = self._problem.geometry.plan_product(*self._logarithms(), columns.detach(), side)
-        return self._guarded(result.squeeze(-1) if flat else result, "a plan product", columns)
+
+        def result(columns: Tensor) -> Tensor:
+            return self._problem.geometry.plan_product(*self._logarithms(), columns, side)
+
+        product = self._known(result, partial(self._solved.product, side=side), columns)
+        return product.squeeze(-1) if flat else product
 
     def _operand(self, name: str, tensor: Tensor, rows: int | None, columns: int | None) -> Tensor:
         """A caller's (rows, columns) matrix, one for each problem, brought to (B, rows, columns)."""
@@ -293,13 +334,28 @@ class Transport:
         tensor = tensor.to(geometry.dtype)
         return tensor if self._inputs.batched else tensor.unsqueeze(0)
 
-    def _guarded(self, tensor: Tensor, what: str, *more: Tensor) -> Tensor:
-        """A result without derivative: it says so when somebody differentiates it, instead of passing zeros."""
-        inputs = (*self.differentiable_inputs(), *more)
-        return self._unbatch(refuse_gradient(tensor, PLAN_GRADIENT.format(what), *inputs)).to(self._inputs.dtype)
+    def _known(self, numbers: Callable[..., Tensor], function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+        """numbers(*operands), with the derivatives of function(*operands, *inputs), in the caller's form."""
+        result = outside(numbers, *operands)
+        attached = known_result(result, function, *operands, *self.differentiable_inputs())
+        return self._unbatch(attached).to(self._inputs.dtype)
 
     def _unbatch(self, tensor: Tensor) -> Tensor:
         return tensor if self._inputs.batched else tensor.squeeze(0)
+
+
+class Sharp:
+    """The derivatives of the sharp value <P,C> of a transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def partials(self, wanted: tuple[bool, ...]) -> Partials:
+        inputs = tuple(tensor.detach() for tensor in self._transport.differentiable_inputs())
+        return self.differentiable_partials(wanted, inputs)
+
+    def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
+        return pulled_back(self._transport._solved.sharp, inputs, wanted, torch.ones_like(inputs[0][:, 0]))
 
 
 def solve(
@@ -310,7 +366,7 @@ def solve(
     *,
     blur: float | None = None,
     eps: float | None = None,
-    cost: str = "sqeuclidean",
+    cost: CostLike = "sqeuclidean",
     reach: Length | None = None,
     rho: Length | None = None,
     tol: float = 1e-3,
@@ -327,7 +383,9 @@ def solve(
         b: weights of y, (m,) or (B, m); uniform of mass 1 if omitted.
         blur: the regularisation as a length σ in the units of the points: ε = p·σᵖ for the cost |x−y|ᵖ.
         eps: the regularisation ε in cost units. Exactly one of ``blur`` and ``eps`` is required.
-        cost: "sqeuclidean", |x−y|², or "euclidean", |x−y|.
+        cost: "sqeuclidean", |x−y|², or "euclidean", |x−y|; or learned: a module that maps points to features (under
+            |·|², or see `FeatureCost`), streamed like the named ones, or any function of (x, y) that returns their
+            cost matrix, (n, m) or (B, n, m), which takes ``eps`` and ``rho`` and is held in memory.
         reach: softens the marginals: a length, ρ = p·reachᵖ, or a pair for the two sides. Balanced if omitted.
         rho: the same in cost units. At most one of ``reach`` and ``rho``.
         tol: the relative L1 marginal error to reach at the target ε.
@@ -342,10 +400,11 @@ def solve(
         ValueError: naming the argument that is wrong, before any work.
     """
     settings = Settings.check(
-        find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
+        find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    (transport,) = solve_samples([check_samples(x, y, a, b, balanced=settings.balanced)], settings)
+    samples = settings.ground.featured(check_samples(x, y, a, b, balanced=settings.balanced))
+    (transport,) = solve_samples([samples], settings)
     warn_unless_converged(transport)
     return transport
 
@@ -382,15 +441,14 @@ def solve_matrix(
         ValueError: naming the argument that is wrong, before any work.
     """
     settings = Settings.check(
-        None, blur=None, eps=eps, reach=None, rho=rho, tol=tol, max_passes=max_passes,
+        GroundCost(None), blur=None, eps=eps, reach=None, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
     if method not in MATRIX_METHODS:
         names = ", ".join(f'"{name}"' for name in MATRIX_METHODS)
         raise ValueError(f"method must be one of {names}, not {method!r}")
     inputs = check_matrix(C, a, b, balanced=settings.balanced)
-    solved: list[Transport] = _solve([(MatrixGeometry(inputs.C), inputs)], settings, method=method)
-    (transport,) = solved
+    (transport,) = _solve([inputs], settings, method=method)
     warn_unless_converged(transport)
     return transport
 
@@ -403,11 +461,12 @@ def transport_cost(
     *,
     blur: float | None = None,
     eps: float | None = None,
-    cost: str = "sqeuclidean",
+    cost: CostLike = "sqeuclidean",
     reach: Length | None = None,
     rho: Length | None = None,
     value: str = "entropic",
     derivative: str = "auto",
+    iterations: int | None = None,
     tol: float = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
@@ -416,38 +475,57 @@ def transport_cost(
     """OT_ε between two weighted samples: the cost itself, not debiased (it is not zero for equal samples).
 
     Args:
-        value: "entropic", OT_ε itself, differentiable once in points and weights; or "sharp", <P_ε, C>, without
-            derivative.
-        derivative: "auto" or "envelope".
+        value, derivative, iterations: as in `sinkdiv.sinkhorn_divergence`.
         x, y, a, b, blur, eps, cost, reach, rho, tol, max_passes, progress, callback: as in `solve`.
 
     Returns:
         A 0-d tensor, or (B,) for a batch.
     """
-    check_value(value, derivative)
+    wanted = Wanted.check(value, derivative, iterations)
     settings = Settings.check(
-        find_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
+        find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
-    (transport,) = solve_samples([check_samples(x, y, a, b, balanced=settings.balanced)], settings)
-    warn_unless_converged(transport)
-    return transport.value if value == "entropic" else transport.sharp
+    samples = settings.ground.featured(check_samples(x, y, a, b, balanced=settings.balanced))
+    return transport_value(samples, settings, wanted)
+
+
+def transport_value(
+    samples: Samples, settings: Settings, wanted: Wanted, solve: Callable[[], Transport] | None = None
+) -> Tensor:
+    """The value that is wanted between featured samples; ``solve`` may have its own way of finding the transport."""
+    if wanted.iterations is not None:
+        return given_form(unrolled_value(samples, settings, wanted), samples)
+    transport = solve() if solve else solve_samples([samples], settings)[0]
+    warn_unless_converged(transport, stacklevel=4)
+    return transport.value if wanted.value == "entropic" else transport.sharp
+
+
+def unrolled_value(samples: Samples, settings: Settings, wanted: Wanted) -> Tensor:
+    """The value (B,) that is wanted, after as many iterations, which are differentiated."""
+    assert wanted.iterations is not None, "a solve is not unrolled"
+    posed = settings.ground.posed(samples)
+    a, b, *costs = _tensors(posed)
+    if settings.balanced and not posed.unit_masses:
+        b = equalised(b, a)
+    if isinstance(posed, Samples):
+        center = posed.y.detach().mean(1, keepdim=True)
+        costs = [points - center for points in costs]
+    unrolled = Unrolled(pairing_of(settings.ground.cost, settings.eps), settings.rho, wanted.iterations)
+    return (unrolled.entropic if wanted.value == "entropic" else unrolled.sharp)(a, b, tuple(costs))
+
+
+def given_form(value: Tensor, inputs: Samples | CostMatrix) -> Tensor:
+    """A value (B,) in the caller's form: 0-d if there was no batch, in the dtype of the inputs."""
+    return (value if inputs.batched else value.squeeze(0)).to(inputs.dtype)
 
 
 def solve_samples(samples: Sequence[Samples], settings: Settings, previous: Transport | None = None) -> list[Transport]:
-    """Solve checked problems together; the caller reports what did not converge.
+    """Solve problems between featured samples together; the caller reports what did not converge.
 
     ``previous`` is a solved problem that resembles the first: its potential is where that one starts from.
     """
-    cost = settings.cost
-    assert cost is not None, "points need a cost between them"
-    solved: list[Transport] = _solve([(_cloud(one, cost), one) for one in samples], settings, previous)
-    return solved
-
-
-def _cloud(samples: Samples, cost: Cost) -> CloudGeometry:
-    x = samples.x.detach()
-    return CloudGeometry(x, x if samples.y is samples.x else samples.y.detach(), cost)
+    return _solve([settings.ground.posed(one) for one in samples], settings, previous)
 
 
 def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
@@ -469,13 +547,33 @@ def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
         warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
 
 
-@torch.compiler.disable
 def _solve(
-    given: Sequence[tuple[Geometry, Samples | CostMatrix]], settings: Settings, previous: Transport | None = None,
+    given: Sequence[Samples | CostMatrix], settings: Settings, previous: Transport | None = None,
     method: str | None = None,
 ) -> list[Transport]:  # fmt: skip
-    problems = [_problem(geometry, inputs, settings) for geometry, inputs in given]
-    differentiate = [isinstance(inputs, Samples) and inputs.x.requires_grad for _, inputs in given]
+    """Solve checked problems, outside every graph and transform."""
+    transports: list[Transport] = outside(
+        lambda *numbers: _solve_numbers(given, numbers, settings, previous, method),
+        *(t for one in given for t in _tensors(one)),
+    )
+    return transports
+
+
+def _tensors(one: Samples | CostMatrix) -> tuple[Tensor, ...]:
+    """(a, b, *costs)."""
+    return one.a, one.b, *((one.x, one.y) if isinstance(one, Samples) else (one.C,))
+
+
+def _solve_numbers(
+    given: Sequence[Samples | CostMatrix],
+    numbers: tuple[Tensor, ...],
+    settings: Settings,
+    previous: Transport | None,
+    method: str | None,
+) -> list[Transport]:
+    left = iter(numbers)
+    problems = [_problem(one, tuple(next(left) for _ in _tensors(one)), settings) for one in given]
+    differentiate = [isinstance(one, Samples) and one.x.requires_grad for one in given]
     starts: list[Start | None] = [None] * len(problems)
     if previous is not None:
         starts[0] = previous.extended_to(problems[0].geometry)
@@ -485,27 +583,33 @@ def _solve(
         else:
             solutions = run_solver(problems, settings.limits, starts, differentiate)
     except OverflowError:
-        geometry, inputs = given[0]
-        names = "x and y hold points" if isinstance(inputs, Samples) else "C holds costs"
+        names = "x and y hold points" if isinstance(given[0], Samples) else "C holds costs"
         raise ValueError(
-            f"{names} so far apart that costs overflow {geometry.dtype}: rescale them or use float64"
+            f"{names} so far apart that costs overflow {problems[0].a.dtype}: rescale them or use float64"
         ) from None
     return [
-        Transport(problem, solution, inputs)
-        for problem, solution, (_, inputs) in zip(problems, solutions, given, strict=True)
+        Transport(problem, solution, one, settings)
+        for problem, solution, one in zip(problems, solutions, given, strict=True)
     ]
 
 
-def _problem(geometry: Geometry, inputs: Samples | CostMatrix, settings: Settings) -> Problem:
-    a, b = inputs.a.detach(), inputs.b.detach()
-    if not inputs.unit_masses:  # they are the caller's, and as with points may change in place
+def _problem(given: Samples | CostMatrix, numbers: tuple[Tensor, ...], settings: Settings) -> Problem:
+    a, b, *costs = numbers
+    if not given.unit_masses:  # they are the caller's, and as with points may change in place
         a, b = a.clone(), b.clone()
-    if inputs.b is inputs.a:
+    if given.b is given.a:
         b = a
-    elif settings.balanced and not inputs.unit_masses:
-        # The masses agree to the door's tolerance; the problem needs them equal.
-        b = b * (mass(a) / mass(b))[:, None]
-    return Problem(geometry, a, b, settings.eps, settings.rho)
+    elif settings.balanced and not given.unit_masses:
+        b = equalised(b, a)
+    return Problem(_geometry(given, costs, settings.ground), a, b, settings.eps, settings.rho)
+
+
+def _geometry(given: Samples | CostMatrix, costs: Sequence[Tensor], ground: GroundCost) -> Geometry:
+    if isinstance(given, CostMatrix):
+        return MatrixGeometry(costs[0])
+    assert ground.cost is not None, "points need a cost between them"
+    x, y = costs
+    return CloudGeometry(x, x if given.y is given.x else y, ground.cost)
 
 
 def _check_side(side: int) -> int:

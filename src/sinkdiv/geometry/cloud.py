@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sinkdiv.costs import LOW_DIMENSION, Cost
 from sinkdiv.geometry.protocol import Geometry
-from sinkdiv.kernels import Pairs, native, of_matrix, of_points
+from sinkdiv.kernels import Pairs, PointPairs, native, of_matrix, of_points
 
 #: A cost matrix of at most this many entries is formed once and kept, where forming it again would cost more.
 KEPT_ENTRIES = 2**22
@@ -35,7 +35,7 @@ class CloudGeometry(Geometry):
             self._given = self.x, self.y
         self.shape = (x.shape[0], x.shape[1], y.shape[1])
         self.dtype, self.device = x.dtype, x.device
-        self._point_pairs: dict[int, Pairs] = {}
+        self._point_pairs: dict[int, PointPairs] = {}
         self._kept_pairs: dict[int, Pairs] = {}
 
     @cached_property
@@ -72,7 +72,7 @@ class CloudGeometry(Geometry):
         x, y = self._given  # centred or not: a small problem of low dimension need not pay for it
         return native.Pairs(x, y, self.cost) if native.serves(x) and native.knows(self.cost) else None
 
-    def _of_points(self, side: int) -> Pairs:
+    def _of_points(self, side: int) -> PointPairs:
         if side not in self._point_pairs:
             self._point_pairs[side] = of_points(*self._sides(side), self.cost)
         return self._point_pairs[side]
@@ -91,6 +91,30 @@ class CloudGeometry(Geometry):
         if self.symmetric and u is h and grad_x is not None:
             return grad_x, grad_x
         return grad_x, gradient(1) if wanted[1] else None
+
+    def weighted_gradient(
+        self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor, side: int
+    ) -> Tensor:
+        """Σ_j P_ij (s_i + t_j + k C_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d): one pass. ``s`` belongs to the rows, as ``u``.
+
+        On side 1 the sum is over the rows, with ∂c(x_i, y_j)/∂y_j, (B, m, d).
+        """
+        (u, h), (s, t) = ((u, h), (s, t)) if side == 0 else ((h, u), (t, s))
+        return self._of_points(side).weighted_gradient(u, h, eps, s, t, k)
+
+    def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_j P_ij Ċ_ij, (B, n), and Σ_i P_ij Ċ_ij, (B, m), as x moves along dx and y along dy: one pass for both."""
+        return self._of_points(0).tangent_marginals(u, h, eps, dx, dy)
+
+    def gradient_tangent(
+        self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, dx: Tensor, dy: Tensor, side: int
+    ) -> Tensor:
+        """The derivative of one of the `gradients` as u, h, x and y move along s, t, dx and dy: one pass.
+
+        Of that in x, (B, n, d), or on side 1 of that in y, (B, m, d).
+        """
+        (u, h), (s, t), (dx, dy) = ((u, h), (s, t), (dx, dy)) if side == 0 else ((h, u), (t, s), (dy, dx))
+        return self._of_points(side).gradient_tangent(u, h, eps, s, t, dx, dy)
 
     def to(self, dtype: torch.dtype) -> CloudGeometry:
         # float32 coordinates are exact in float64, so the original points are recovered to their last place.

@@ -30,9 +30,6 @@ class _Reductions(ABC):
     @abstractmethod
     def tiles(self) -> Iterator[Tile]: ...
 
-    @abstractmethod
-    def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor: ...
-
     def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
         return softmin(self.tiles(), h, eps)
 
@@ -47,6 +44,9 @@ class _Reductions(ABC):
 
     def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         return marginals(self.tiles(), u, h, eps)
+
+    def cost_marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        return cost_marginals(self.tiles(), u, h, eps)
 
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
@@ -69,6 +69,17 @@ class Pairs(_Reductions):
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         return plan_gradient(self.tiles(), u, h, eps, self._x, self._y, self._cost)
 
+    def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor) -> Tensor:
+        return weighted_gradient(self.tiles(), u, h, eps, s, t, k, self._x, self._y, self._cost)
+
+    def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        return tangent_marginals(self.tiles(), u, h, eps, self._x, self._y, dx, dy, self._cost)
+
+    def gradient_tangent(
+        self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, dx: Tensor, dy: Tensor
+    ) -> Tensor:
+        return gradient_tangent(self.tiles(), u, h, eps, s, t, self._x, self._y, dx, dy, self._cost)
+
 
 class MatrixPairs(_Reductions):
     """The pairs whose costs are C (B, n, m)."""
@@ -78,9 +89,6 @@ class MatrixPairs(_Reductions):
 
     def tiles(self) -> Iterator[Tile]:
         return matrix_tiles(self._C)
-
-    def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-        raise TypeError("a matrix has no points")
 
 
 class ForbiddingPairs(MatrixPairs):
@@ -145,13 +153,51 @@ def plan_gradient(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, x: T
 
 def marginals(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
     """P 1, (B, n), and Pᵀ 1, (B, m)."""
-    columns = torch.zeros_like(h)
+    return _both_sums(tiles, u, h, eps, lambda _, C, P: P)
 
-    def reduce(_: slice, C: Tensor, P: Tensor) -> Tensor:
-        columns.add_(P.sum(1))
-        return P.sum(2)
 
-    return _map_plan(tiles, u, h, eps, reduce), columns
+def cost_marginals(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_j P_ij C_ij, (B, n), and Σ_i P_ij C_ij, (B, m). A forbidden pair, of infinite cost, adds nothing."""
+    return _both_sums(tiles, u, h, eps, lambda _, C, P: torch.where(P > 0, P * C, 0.0))
+
+
+def tangent_marginals(
+    tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor, cost: Cost
+) -> tuple[Tensor, Tensor]:
+    """Σ_j P_ij Ċ_ij, (B, n), and Σ_i P_ij Ċ_ij, (B, m).
+
+    Ċ_ij = ∂₁c(x_i, y_j)·dx_i + ∂₂c(x_i, y_j)·dy_j is how fast the cost changes as x moves along dx and y along dy.
+    """
+    return _both_sums(tiles, u, h, eps, lambda rows, C, P: P * cost.tangent(x[:, rows], y, dx[:, rows], dy))
+
+
+def weighted_gradient(
+    tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor,
+    x: Tensor, y: Tensor, cost: Cost,
+) -> Tensor:  # fmt: skip
+    """Σ_j P_ij (s_i + t_j + k C_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d), for s (B, n), t (B, m) and k (B, 1)."""
+
+    def reduce(rows: slice, C: Tensor, P: Tensor) -> Tensor:
+        return cost.gradient(P * _factors(s[:, rows], t, k, C), x[:, rows], y)
+
+    return _map_plan(tiles, u, h, eps, reduce)
+
+
+def gradient_tangent(
+    tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor,
+    x: Tensor, y: Tensor, dx: Tensor, dy: Tensor, cost: Cost,
+) -> Tensor:  # fmt: skip
+    """The derivative of `plan_gradient`, (B, n, d), as u, h, x and y move along s, t, dx and dy.
+
+    Σ_j P_ij [(s_i + t_j − Ċ_ij/ε) ∂₁c(x_i, y_j) + the derivative of ∂₁c(x_i, y_j)], with Ċ as in `tangent_marginals`.
+    """
+
+    def reduce(rows: slice, C: Tensor, P: Tensor) -> Tensor:
+        points = x[:, rows], y, dx[:, rows], dy
+        weights = P * _factors(s[:, rows], t, -1 / eps, cost.tangent(*points))
+        return cost.gradient(weights, *points[:2]).add_(cost.gradient_tangent(P, *points))
+
+    return _map_plan(tiles, u, h, eps, reduce)
 
 
 def plan_matrix(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
@@ -189,6 +235,29 @@ def _map_plan(
     with torch.autocast(u.device.type, enabled=False):
         parts = [reduce(rows, C, _exp(u[:, rows, None] + _exponents(h, C, eps))) for rows, C in tiles]
     return torch.cat(parts, 1)
+
+
+def _both_sums(
+    tiles: Iterator[Tile],
+    u: Tensor,
+    h: Tensor,
+    eps: Tensor,
+    entries: Callable[[slice, Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The sums of ``entries(rows, C, P)`` over the columns, (B, n), and over the rows, (B, m)."""
+    columns = torch.zeros_like(h)
+
+    def reduce(rows: slice, C: Tensor, P: Tensor) -> Tensor:
+        terms = entries(rows, C, P)
+        columns.add_(terms.sum(1))
+        return terms.sum(2)
+
+    return _map_plan(tiles, u, h, eps, reduce), columns
+
+
+def _factors(s: Tensor, t: Tensor, k: Tensor, C: Tensor) -> Tensor:
+    """s_i + t_j + k C_ij, (B, r, m)."""
+    return (s[:, :, None] + t[:, None, :]).addcmul_(C, k[:, :, None])
 
 
 def _exponents(h: Tensor, C: Tensor, eps: Tensor) -> Tensor:

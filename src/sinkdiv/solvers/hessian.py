@@ -100,7 +100,7 @@ class SemiDualHessian:
             unsolved = possible and products == first
         if unsolved:
             passes += side // COLUMNS_A_PASS
-            factor = self._factor(more)
+            factor = self._factor if shift is None else self._factorised(more)
             if factor is not None:
                 t = self._by_cholesky(scaled, factor)
             else:
@@ -130,7 +130,11 @@ class SemiDualHessian:
             return None
         return self._problem.geometry.plan_matrix(self._log_rows, self._log_columns, self._eps)
 
-    def _factor(self, shift: Tensor) -> Tensor | None:
+    @cached_property
+    def _factor(self) -> Tensor | None:
+        return self._factorised(self._root.new_zeros(1, 1, 1))
+
+    def _factorised(self, shift: Tensor) -> Tensor | None:
         """The Cholesky factor (B, m, m) in float64 of the scaled system, its constants moved from 0 to 1."""
         assert self._stored is not None
         plan = self._stored.double()

@@ -72,10 +72,11 @@ class _Reductions:
 
     def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """P 1 (B, n) and Pᵀ 1 (B, m), from one exponential for each pair."""
-        batch, n, m = self._shape
-        rows, columns = self._empty(batch, n), self._empty(batch, m)
-        self._call(_native.marginals, (u, h, eps), (rows, columns))
-        return rows, columns
+        return self._both_sums(_native.marginals, (u, h, eps), False)
+
+    def cost_marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_j P_ij C_ij (B, n) and Σ_i P_ij C_ij (B, m), likewise."""
+        return self._both_sums(_native.marginals, (u, h, eps), True)
 
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
@@ -90,6 +91,12 @@ class _Reductions:
         out = self._empty(*self._shape)
         self._call(_native.costs, (), (out,))
         return out
+
+    def _both_sums(self, operation: Any, inputs: tuple[Tensor, ...], *more: object) -> tuple[Tensor, Tensor]:
+        batch, n, m = self._shape
+        rows, columns = self._empty(batch, n), self._empty(batch, m)
+        self._call(operation, inputs, (rows, columns), *more)
+        return rows, columns
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=self._dtype)
@@ -122,6 +129,24 @@ class Pairs(_Reductions):
         self._call(_native.product, (u, h, eps, self._y), (out,), self.x.shape[2], True)
         return out
 
+    def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor) -> Tensor:
+        """Σ_j P_ij (s_i + t_j + k C_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
+        out = self._empty(*self.x.shape)
+        self._call(_native.weighted_gradient, (u, h, eps, s, t, k), (out,))
+        return out
+
+    def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_j P_ij Ċ_ij (B, n) and Σ_i P_ij Ċ_ij (B, m) of the cost's tangent Ċ along dx (B, n, d) and dy (B, m, d)."""
+        return self._both_sums(_native.tangent_marginals, (u, h, eps, dx, dy))
+
+    def gradient_tangent(
+        self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, dx: Tensor, dy: Tensor
+    ) -> Tensor:
+        """See `reference.gradient_tangent`."""
+        out = self._empty(*self.x.shape)
+        self._call(_native.gradient_tangent, (u, h, eps, s, t, dx, dy), (out,))
+        return out
+
 
 class MatrixPairs(_Reductions):
     """The pairs whose costs are C (B, n, m)."""
@@ -133,9 +158,6 @@ class MatrixPairs(_Reductions):
 
     def costs(self) -> Tensor:
         return self._C
-
-    def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-        raise TypeError("a matrix has no points")
 
 
 AnyPairs = Pairs | MatrixPairs

@@ -11,7 +11,9 @@ template <class T>
 const Passes<T>& passes() {
     static constexpr Passes<T> table{SINKDIV_NAME(SINKDIV_ISA), ROWS,         Simd<T>::LANES * VECTORS,
                                      costs<T>,                  softmin<T>,   product<T>,
-                                     marginals<T>,              plan_cost<T>, corrected_primal<T>,
+                                     marginals<T>,              cost_marginals<T>,
+                                     tangent_marginals<T>,      weighted_gradient<T>,
+                                     gradient_tangent<T>,       plan_cost<T>, corrected_primal<T>,
                                      small_memory<T>,           solve_small<T>};
     return table;
 }

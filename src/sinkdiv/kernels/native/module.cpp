@@ -116,6 +116,17 @@ int64_t tile_width(int64_t m, int64_t d, int64_t unit) {
     return rounded_up((m + tiles - 1) / tiles, unit);
 }
 
+// Points (count, d) of one tile, coordinate by coordinate and padded with zeros.
+template <class T>
+void pack_tile(const T* source, int64_t count, int64_t d, int64_t width, T* target) {
+    constexpr int64_t SIDE = 16;  // blocks whose reads and writes both stay in a few cache lines
+    for (int64_t j0 = 0; j0 < count; j0 += SIDE)
+        for (int64_t k0 = 0; k0 < d; k0 += SIDE)
+            for (int64_t k = k0; k < std::min(k0 + SIDE, d); ++k)
+                for (int64_t j = j0; j < std::min(j0 + SIDE, count); ++j) target[k * width + j] = source[j * d + k];
+    for (int64_t k = 0; k < d; ++k) std::fill(target + k * width + count, target + (k + 1) * width, T(0));
+}
+
 // A batch of problems as Python describes it: addresses and sizes.
 struct Batch {
     uintptr_t x, y;  // points (B, n, d) and (B, m, d); or costs (B, n, m) and null, with d = m
@@ -194,15 +205,9 @@ class Packed {
 
   private:
     void pack(int64_t b, int64_t tile) {
-        const int64_t d = batch_.d, from = tile * width_, count = std::min(width_, batch_.m - from);
-        const T* source = y(b) + from * d;
-        T* target = y_.data() + (b * padded_ + from) * d;
-        constexpr int64_t SIDE = 16;  // blocks whose reads and writes both stay in a few cache lines
-        for (int64_t j0 = 0; j0 < count; j0 += SIDE)
-            for (int64_t k0 = 0; k0 < d; k0 += SIDE)
-                for (int64_t k = k0; k < std::min(k0 + SIDE, d); ++k)
-                    for (int64_t j = j0; j < std::min(j0 + SIDE, count); ++j) target[k * width_ + j] = source[j * d + k];
-        for (int64_t k = 0; k < d; ++k) std::fill(target + k * width_ + count, target + (k + 1) * width_, T(0));
+        const int64_t from = tile * width_;
+        pack_tile(y(b) + from * batch_.d, std::min(width_, batch_.m - from), batch_.d, width_,
+                  y_.data() + (b * padded_ + from) * batch_.d);
     }
 
     void choose_form(int64_t b, T scale) {
@@ -361,8 +366,35 @@ void product(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintpt
     finish(completed);
 }
 
+// Sums (B, m) over rows that several threads reduce, each into its own part.
 template <class T>
-void marginals(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t rows_out,
+class ColumnSums {
+  public:
+    explicit ColumnSums(const Packed<T>& packed, int64_t batch)
+        : padded_(packed.padded()), workers_(packed.workers()), sums_(workers_, batch * padded_) {
+        for (int thread = 0; thread < workers_; ++thread)
+            std::fill(sums_[thread], sums_[thread] + batch * padded_, 0.0);
+    }
+
+    double* of(int64_t b, int thread) const { return sums_[thread] + b * padded_; }
+
+    void write(int64_t batch, int64_t m, uintptr_t out) const {
+        for (int64_t b = 0; b < batch; ++b)
+            for (int64_t j = 0; j < m; ++j) {
+                double total = 0;
+                for (int thread = 0; thread < workers_; ++thread) total += of(b, thread)[j];
+                reinterpret_cast<T*>(out)[b * m + j] = T(total);
+            }
+    }
+
+  private:
+    int64_t padded_;
+    int workers_;
+    PerThread<double> sums_;
+};
+
+template <class T>
+void marginals(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, bool of_cost, uintptr_t rows_out,
                uintptr_t columns_out) {
     bool completed;
     {
@@ -371,20 +403,13 @@ void marginals(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uint
         const Packed<T> packed(batch, scale.data());
         const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
         const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
-        const int workers = packed.workers();
-        const PerThread<double> sums(workers, batch.batch * packed.padded());
-        for (int thread = 0; thread < workers; ++thread)
-            std::fill(sums[thread], sums[thread] + batch.batch * packed.padded(), 0.0);
+        const ColumnSums<T> sums(packed, batch.batch);
+        const auto pass = of_cost ? passes<T>().cost_marginals : passes<T>().marginals;
         completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
-            passes<T>().marginals(packed.pairs(b), {rows[b], columns[b], scale[b]}, begin, end, scratch[thread],
-                                  sums[thread] + b * packed.padded(), reinterpret_cast<T*>(rows_out) + b * batch.n);
+            pass(packed.pairs(b), {rows[b], columns[b], scale[b]}, begin, end, scratch[thread], sums.of(b, thread),
+                 reinterpret_cast<T*>(rows_out) + b * batch.n);
         });
-        for (int64_t b = 0; b < batch.batch; ++b)
-            for (int64_t j = 0; j < batch.m; ++j) {
-                double total = 0;
-                for (int thread = 0; thread < workers; ++thread) total += sums[thread][b * packed.padded() + j];
-                reinterpret_cast<T*>(columns_out)[b * batch.m + j] = T(total);
-            }
+        sums.write(batch.batch, batch.m, columns_out);
     }
     finish(completed);
 }
@@ -439,6 +464,123 @@ class Columns {
     int64_t padded_;
     Buffer<T> data_;
 };
+
+// How the points of a batch move, along dx (B, n, d) and dy (B, m, d).
+template <class T>
+class PackedMotion {
+  public:
+    PackedMotion(const Packed<T>& packed, const Batch& batch, uintptr_t dx, uintptr_t dy)
+        : batch_(batch),
+          padded_(packed.padded()),
+          dx_(reinterpret_cast<const T*>(dx)),
+          dy_(batch.batch * padded_ * batch.d),
+          x_products_(batch.batch * batch.n),
+          y_products_(batch.batch * padded_) {
+        const T* moves = reinterpret_cast<const T*>(dy);
+        for (int64_t b = 0; b < batch.batch; ++b) {
+            const T* own = moves + b * batch.m * batch.d;
+            for (int64_t from = 0; from < padded_; from += packed.width())
+                pack_tile(own + from * batch.d, std::min(packed.width(), batch.m - from), batch.d, packed.width(),
+                          dy_.data() + (b * padded_ + from) * batch.d);
+            if (packed.pairs(b).form != Form::squared_product) continue;
+            multiply(packed.x(b), dx_ + b * batch.n * batch.d, batch.n, x_products_.data() + b * batch.n);
+            multiply(packed.y(b), own, batch.m, y_products_.data() + b * padded_);
+            std::fill(y_products_.data() + b * padded_ + batch.m, y_products_.data() + (b + 1) * padded_, T(0));
+        }
+    }
+
+    Motion<T> operator[](int64_t b) const {
+        return {dx_ + b * batch_.n * batch_.d, dy_.data() + b * padded_ * batch_.d, x_products_.data() + b * batch_.n,
+                y_products_.data() + b * padded_};
+    }
+
+  private:
+    void multiply(const T* points, const T* moves, int64_t count, T* to) const {
+        for (int64_t i = 0; i < count; ++i, points += batch_.d, moves += batch_.d) {
+            double total = 0;
+            for (int64_t k = 0; k < batch_.d; ++k) total += double(points[k]) * moves[k];
+            to[i] = T(total);
+        }
+    }
+
+    Batch batch_;
+    int64_t padded_;
+    const T* dx_;
+    Buffer<T> dy_, x_products_, y_products_;
+};
+
+template <class T>
+void tangent_marginals(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t dx, uintptr_t dy,
+                       uintptr_t rows_out, uintptr_t columns_out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
+        const PackedMotion<T> motion(packed, batch, dx, dy);
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        const ColumnSums<T> sums(packed, batch.batch);
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().tangent_marginals(packed.pairs(b), {rows[b], columns[b], scale[b]}, motion[b], begin, end,
+                                          scratch[thread], sums.of(b, thread),
+                                          reinterpret_cast<T*>(rows_out) + b * batch.n);
+        });
+        sums.write(batch.batch, batch.m, columns_out);
+    }
+    finish(completed);
+}
+
+template <class T>
+void weighted_gradient(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
+                       uintptr_t k, uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
+        const Columns<T> factors(t, batch.batch, batch.m, packed.padded());
+        const PackedOperand<T> points(batch.y, batch.batch, batch.m, batch.d, packed.width(), packed.padded());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        const PerThread<double> sums(batch.threads, BLOCK * (batch.d + 1));
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().weighted_gradient(
+                packed.pairs(b), {rows[b], columns[b], scale[b]}, points[b],
+                {reinterpret_cast<const T*>(s) + b * batch.n, factors[b], reinterpret_cast<const T*>(k)[b]},
+                packed.x(b), begin, end, scratch[thread], sums[thread],
+                reinterpret_cast<T*>(out) + b * batch.n * batch.d);
+        });
+    }
+    finish(completed);
+}
+
+template <class T>
+void gradient_tangent(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
+                      uintptr_t dx, uintptr_t dy, uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const int64_t width = packed.width(), padded = packed.padded();
+        const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, padded);
+        const Columns<T> factors(t, batch.batch, batch.m, padded);
+        const PackedMotion<T> motion(packed, batch, dx, dy);
+        const PackedOperand<T> points(batch.y, batch.batch, batch.m, batch.d, width, padded);
+        const PackedOperand<T> moves(dy, batch.batch, batch.m, batch.d, width, padded);
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(width));
+        const PerThread<double> sums(batch.threads, 2 * BLOCK * (batch.d + 1));
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            const T slope = T(-1 / double(reinterpret_cast<const T*>(eps)[b]));
+            passes<T>().gradient_tangent(packed.pairs(b), {rows[b], columns[b], scale[b]}, points[b], moves[b],
+                                         {reinterpret_cast<const T*>(s) + b * batch.n, factors[b], slope}, motion[b],
+                                         packed.x(b), begin, end, scratch[thread], sums[thread],
+                                         reinterpret_cast<T*>(out) + b * batch.n * batch.d);
+        });
+    }
+    finish(completed);
+}
 
 template <class T>
 void corrected_primal(const Batch& batch, uintptr_t a, uintptr_t b, uintptr_t log_u, uintptr_t log_h, uintptr_t eps,
@@ -604,8 +746,23 @@ NB_MODULE(_native, m) {
                         bool gradient, uintptr_t out) {
         SINKDIV_BOTH(product)(batch, u, h, eps, v, k, gradient, out);
     });
-    m.def("marginals", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t rows,
-                          uintptr_t columns) { SINKDIV_BOTH(marginals)(batch, u, h, eps, rows, columns); });
+    m.def("marginals", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, bool of_cost,
+                          uintptr_t rows, uintptr_t columns) {
+        SINKDIV_BOTH(marginals)(batch, u, h, eps, of_cost, rows, columns);
+    });
+    m.def("tangent_marginals",
+          [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t dx, uintptr_t dy,
+             uintptr_t rows, uintptr_t columns) {
+              SINKDIV_BOTH(tangent_marginals)(batch, u, h, eps, dx, dy, rows, columns);
+          });
+    m.def("weighted_gradient",
+          [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
+             uintptr_t k, uintptr_t out) { SINKDIV_BOTH(weighted_gradient)(batch, u, h, eps, s, t, k, out); });
+    m.def("gradient_tangent",
+          [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
+             uintptr_t dx, uintptr_t dy, uintptr_t out) {
+              SINKDIV_BOTH(gradient_tangent)(batch, u, h, eps, s, t, dx, dy, out);
+          });
     m.def("plan_cost", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t out) {
         SINKDIV_BOTH(plan_cost)(batch, u, h, eps, out);
     });

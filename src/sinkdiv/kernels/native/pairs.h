@@ -46,6 +46,24 @@ struct Operand {
 // What is multiplied: the plan itself, or its product with the derivative of the cost in the rows' points.
 enum class Product { plan, gradient_of_squares, gradient_of_distance };
 
+// What the terms of a gradient are multiplied by besides: rows_i + columns_j + slope C_ij, or the cost's tangent in place
+// of the cost.
+template <class T>
+struct Factors {
+    const T* rows;     // (n)
+    const T* columns;  // (tiles, width)
+    T slope;
+};
+
+// How the points move. The cost's tangent is its derivative as they do.
+template <class T>
+struct Motion {
+    const T* x;           // (n, d)
+    const T* y;           // packed as the columns are
+    const T* x_products;  // x_i * dx_i, (n), for squared_product
+    const T* y_products;  // y_j * dy_j, (tiles, width)
+};
+
 // A whole problem, small enough for one thread. Weights a (n) and b (m); potentials f, raw_f (n) and g, raw_g (m).
 template <class T>
 struct SmallProblem {
@@ -90,6 +108,19 @@ struct Passes {
     // sum_j P_ij, and added to `columns`: sum_i P_ij
     void (*marginals)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* columns,
                       T* out);
+    // the same of P_ij C_ij, where an infinite cost adds nothing
+    void (*cost_marginals)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* columns,
+                           T* out);
+    // and of P_ij times the cost's tangent
+    void (*tangent_marginals)(const Pairs<T>&, const Scores<T>&, const Motion<T>&, int64_t begin, int64_t end,
+                              T* scratch, double* columns, T* out);
+    // sum_j P_ij (s_i + t_j + k C_ij) dC_ij/dx_ik; V and `points` as above
+    void (*weighted_gradient)(const Pairs<T>&, const Scores<T>&, const Operand<T>&, const Factors<T>&, const T* points,
+                              int64_t begin, int64_t end, T* scratch, double* sums, T* out);
+    // the derivative of sum_j P_ij dC_ij/dx_ik along a motion; besides V an operand of the columns' velocities
+    void (*gradient_tangent)(const Pairs<T>&, const Scores<T>&, const Operand<T>&, const Operand<T>&, const Factors<T>&,
+                             const Motion<T>&, const T* points, int64_t begin, int64_t end, T* scratch, double* sums,
+                             T* out);
     // sum_j P_ij C_ij
     void (*plan_cost)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* out);
     // sum_j b_j s (C_ij + eps log s) for the density s = 2^z_ij + p_i q_j
@@ -104,7 +135,7 @@ constexpr int64_t BLOCK = 48;
 
 template <class T>
 int64_t scratch_size(int64_t width) {
-    return 2 * 6 * width + 2 * BLOCK;  // costs and weights of the most rows a group has; two states a row
+    return (2 * 6 + 1) * width + 2 * BLOCK;  // two numbers a pair of the largest group, one a column; two states a row
 }
 
 namespace avx512 { template <class T> const Passes<T>& passes(); }

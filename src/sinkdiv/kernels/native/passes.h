@@ -105,6 +105,153 @@ inline void sweep(const Pairs<T>& p, int64_t begin, int64_t end, T* costs, Reduc
         }
 }
 
+// Vectors of a row whose costs and tangents are summed together, in as many registers as costs alone.
+constexpr int BOTH = VECTORS / 2;
+
+// Adds the contributions of coordinates [from, to) to the sums behind costs and tangents.
+template <class T, Form FORM>
+inline void add_tangent_coordinates(const T* const* x, const T* const* dx, const T* y, const T* dy, int64_t width,
+                                    int64_t from, int64_t to, Vector<T> (&cost)[ROWS][BOTH],
+                                    Vector<T> (&tangent)[ROWS][BOTH]) {
+    constexpr int LANES = Simd<T>::LANES;
+    for (int64_t k = from; k < to; ++k) {
+        Vector<T> columns[BOTH], moves[BOTH];
+        for (int c = 0; c < BOTH; ++c) {
+            columns[c] = load(y + k * width + c * LANES);
+            moves[c] = load(dy + k * width + c * LANES);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; ++r) {
+            const Vector<T> own = fill(x[r][k]), move = fill(dx[r][k]);
+#pragma GCC unroll 8
+            for (int c = 0; c < BOTH; ++c) {
+                if constexpr (FORM == Form::squared_product) {
+                    cost[r][c] += own * columns[c];
+                    tangent[r][c] += own * moves[c];
+                    tangent[r][c] += move * columns[c];
+                } else {
+                    const Vector<T> difference = own - columns[c];
+                    cost[r][c] += difference * difference;
+                    tangent[r][c] += difference * (move - moves[c]);
+                }
+            }
+        }
+    }
+}
+
+// Costs and tangents of one row with a vector of columns, from their sums over the coordinates.
+template <class T, Form FORM>
+inline void finish_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t row, int64_t column, Vector<T>& cost,
+                            Vector<T>& tangent) {
+    if constexpr (FORM == Form::distance) {
+        cost = root(cost);
+        tangent /= cost > T(0) ? cost : fill(T(1));  // at coincident points it is 0
+    } else if constexpr (FORM == Form::squared_product) {
+        cost = larger(p.x_squares[row] + load(p.y_squares + column) - T(2) * cost, fill(T(0)));
+        tangent = T(2) * (motion.x_products[row] + load(motion.y_products + column) - tangent);
+    } else {
+        tangent *= T(2);
+    }
+}
+
+template <class T, Form FORM>
+inline void group_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t row, int64_t tile, T* costs,
+                           T* tangents) {
+    constexpr int LANES = Simd<T>::LANES;
+    const T *x[ROWS], *dx[ROWS];
+    for (int r = 0; r < ROWS; ++r) {
+        const int64_t own = (row + r < p.n ? row + r : p.n - 1) * p.d;
+        x[r] = p.x + own, dx[r] = motion.x + own;
+    }
+    const int64_t at = tile * p.d * p.width;
+    for (int64_t j = 0; j < p.width; j += BOTH * LANES)
+        for (int64_t from = 0; from < p.d; from += RUN_OF_COORDINATES) {
+            const int64_t to = from + RUN_OF_COORDINATES < p.d ? from + RUN_OF_COORDINATES : p.d;
+            Vector<T> cost[ROWS][BOTH] = {}, tangent[ROWS][BOTH] = {};
+            add_tangent_coordinates<T, FORM>(x, dx, p.y + at + j, motion.y + at + j, p.width, from, to, cost, tangent);
+            for (int r = 0; r < ROWS; ++r)
+                for (int c = 0; c < BOTH; ++c) {
+                    const int64_t entry = r * p.width + j + c * LANES, own = row + r < p.n ? row + r : p.n - 1;
+                    if (from > 0) cost[r][c] += load(costs + entry), tangent[r][c] += load(tangents + entry);
+                    if (to == p.d)
+                        finish_tangents<T, FORM>(p, motion, own, tile * p.width + j + c * LANES, cost[r][c],
+                                                 tangent[r][c]);
+                    store(costs + entry, cost[r][c]), store(tangents + entry, tangent[r][c]);
+                }
+        }
+}
+
+// Calls reduce(tile, row, rows, costs, tangents) for each group of rows and each tile; both are (ROWS, width). Pairs of
+// points only.
+template <class T, class Reduce>
+inline void sweep_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t begin, int64_t end, T* scratch,
+                           Reduce reduce) {
+    const int64_t tiles = p.tiles();
+    T *costs = scratch, *tangents = scratch + ROWS * p.width;
+    for (int64_t tile = 0; tile < tiles; ++tile)
+        for (int64_t row = begin; row < end; row += ROWS) {
+            if (p.form == Form::squared_differences)
+                group_tangents<T, Form::squared_differences>(p, motion, row, tile, costs, tangents);
+            else if (p.form == Form::squared_product)
+                group_tangents<T, Form::squared_product>(p, motion, row, tile, costs, tangents);
+            else
+                group_tangents<T, Form::distance>(p, motion, row, tile, costs, tangents);
+            reduce(tile, row, int(end - row < ROWS ? end - row : ROWS), costs, tangents);
+        }
+}
+
+// Pairs in D dimensions, whose costs and tangents never leave the registers.
+template <class T, Form FORM, int D>
+struct LowPairs {
+    static constexpr int DIMENSION = D;
+    static constexpr bool DISTANCE = FORM == Form::distance;
+    const Pairs<T>& p;
+    const Motion<T>& motion;
+
+    // Calls take(r, j, differences, velocities, cost, tangent) for COUNT rows from `row` on and each vector of a tile.
+    // Beyond the last row the last one is given again.
+    template <int COUNT, class Take>
+    void each(int64_t row, int64_t tile, Take take) const {
+        T x[COUNT][D], dx[COUNT][D];
+        for (int r = 0; r < COUNT; ++r)
+            for (int k = 0; k < D; ++k) {
+                const int64_t at = (row + r < p.n ? row + r : p.n - 1) * D + k;
+                x[r][k] = p.x[at], dx[r][k] = motion.x[at];
+            }
+        const T *y = p.y + tile * D * p.width, *dy = motion.y + tile * D * p.width;
+        for (int64_t j = 0; j < p.width; j += Simd<T>::LANES) {
+            Vector<T> columns[D], moves[D];
+            for (int k = 0; k < D; ++k) columns[k] = load(y + k * p.width + j), moves[k] = load(dy + k * p.width + j);
+#pragma GCC unroll 8
+            for (int r = 0; r < COUNT; ++r) {
+                Vector<T> differences[D], velocities[D], cost = {}, tangent = {};
+#pragma GCC unroll 8
+                for (int k = 0; k < D; ++k) {
+                    differences[k] = x[r][k] - columns[k], velocities[k] = dx[r][k] - moves[k];
+                    cost += differences[k] * differences[k];
+                    tangent += differences[k] * velocities[k];
+                }
+                finish_tangents<T, FORM>(p, motion, 0, 0, cost, tangent);
+                take(r, j, differences, velocities, cost, tangent);
+            }
+        }
+    }
+};
+
+// Calls pass(low) with the pairs as `LowPairs` of their form and dimension; false if they are not of low dimension.
+template <class T, class Pass>
+inline bool in_low_dimension(const Pairs<T>& p, const Motion<T>& motion, Pass pass) {
+    const auto in = [&](auto distances, auto squares) { p.form == Form::distance ? pass(distances) : pass(squares); };
+    constexpr Form DISTANCE = Form::distance, SQUARES = Form::squared_differences;
+    switch (p.d) {
+        case 1: return in(LowPairs<T, DISTANCE, 1>{p, motion}, LowPairs<T, SQUARES, 1>{p, motion}), true;
+        case 2: return in(LowPairs<T, DISTANCE, 2>{p, motion}, LowPairs<T, SQUARES, 2>{p, motion}), true;
+        case 3: return in(LowPairs<T, DISTANCE, 3>{p, motion}, LowPairs<T, SQUARES, 3>{p, motion}), true;
+        case 4: return in(LowPairs<T, DISTANCE, 4>{p, motion}, LowPairs<T, SQUARES, 4>{p, motion}), true;
+        default: return false;
+    }
+}
+
 template <class T>
 void costs(const Pairs<T>& p, int64_t begin, int64_t end, T* scratch, T* out) {
     sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* c) {
@@ -302,70 +449,281 @@ inline void add_wide_product(const T* w, int64_t width, const T* v, int64_t stri
     }
 }
 
+// Sums over the tiles of W V, or of sum_j w_ij (x_i - v_j) where `points` holds the x_i (n, k), for a block of rows.
 template <class T>
-void product(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, Product what, const T* points, int64_t begin,
-             int64_t end, T* scratch, double* sums, T* out) {
-    const int64_t k = v.k;
-    T* costs = scratch;
-    T* plan = scratch + ROWS * p.width;
-    double* masses = sums + BLOCK * k;  // row sums of the weights, for the wide gradient
-    const bool gradient = what != Product::plan;
-    for (int64_t e = 0; e < BLOCK * (k + 1); ++e) sums[e] = 0;
-    sweep(p, begin, end, costs, [&](int64_t tile, int64_t row, int rows, T* c) {
-        for (int r = 0; r < ROWS; ++r) {
-            const int own = r < rows ? r : rows - 1;
-            T* weights = plan + r * p.width;
-            plan_row(c + own * p.width, s.h + tile * p.width, s.u[row + own], s.scale, p.width, weights);
-            if (what == Product::gradient_of_distance) divide_by_distance(c + own * p.width, p.width, weights);
-        }
+struct BlockSums {
+    const Operand<T>& v;
+    const T* points;
+    int64_t begin;
+    double* sums;  // (BLOCK, k), then the row sums of the weights, for wide differences
+
+    void clear() {
+        for (int64_t e = 0; e < BLOCK * (v.k + 1); ++e) sums[e] = 0;
+    }
+
+    // Takes the weights (ROWS, width) of a group of rows with a tile.
+    void add(const Pairs<T>& p, int64_t tile, int64_t row, int rows, const T* weights) {
         if (v.stride == 0) {
-            for (int r = 0; r < rows; ++r)
-                for (int64_t l = 0; l < k; ++l) {
-                    const T* values = v.values + (tile * k + l) * p.width;
-                    sums[(row + r - begin) * k + l] +=
-                        double(gradient ? dot_difference(plan + r * p.width, points[(row + r) * k + l], values, p.width)
-                                        : dot(plan + r * p.width, values, p.width));
+            for (int r = 0; r < rows; ++r, weights += p.width)
+                for (int64_t l = 0; l < v.k; ++l) {
+                    const T* values = v.values + (tile * v.k + l) * p.width;
+                    sums[(row + r - begin) * v.k + l] +=
+                        double(points ? dot_difference(weights, points[(row + r) * v.k + l], values, p.width)
+                                      : dot(weights, values, p.width));
                 }
         } else {
             const int64_t left = p.m - tile * p.width, count = left < p.width ? left : p.width;
-            add_wide_product(plan, p.width, v.values + tile * p.width * v.stride, v.stride, count, rows, k,
-                             sums + (row - begin) * k);
-            if (gradient)
-                for (int r = 0; r < rows; ++r) masses[row + r - begin] += double(total(plan + r * p.width, p.width));
+            add_wide_product(weights, p.width, v.values + tile * p.width * v.stride, v.stride, count, rows, v.k,
+                             sums + (row - begin) * v.k);
+            double* const masses = sums + BLOCK * v.k + row - begin;
+            if (points)
+                for (int r = 0; r < rows; ++r) masses[r] += double(total(weights + r * p.width, p.width));
         }
+    }
+
+    double result(int64_t i, int64_t l) const {
+        const double sum = sums[(i - begin) * v.k + l];
+        return points && v.stride ? sums[BLOCK * v.k + i - begin] * double(points[i * v.k + l]) - sum : sum;
+    }
+};
+
+template <class T>
+void product(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, Product what, const T* points, int64_t begin,
+             int64_t end, T* scratch, double* sums, T* out) {
+    T* plan = scratch + ROWS * p.width;
+    BlockSums<T> block{v, what == Product::plan ? nullptr : points, begin, sums};
+    block.clear();
+    sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
+        for (int r = 0; r < ROWS; ++r) {
+            const int own = r < rows ? r : rows - 1;
+            T* weights = plan + r * p.width;
+            plan_row(costs + own * p.width, s.h + tile * p.width, s.u[row + own], s.scale, p.width, weights);
+            if (what == Product::gradient_of_distance) divide_by_distance(costs + own * p.width, p.width, weights);
+        }
+        block.add(p, tile, row, rows, plan);
     });
     const double factor = what == Product::gradient_of_squares ? 2.0 : 1.0;
     for (int64_t i = begin; i < end; ++i)
-        for (int64_t l = 0; l < k; ++l) {
-            double result = sums[(i - begin) * k + l];
-            if (gradient && v.stride != 0) result = masses[i - begin] * double(points[i * k + l]) - result;
-            out[i * k + l] = T(factor * result);
-        }
+        for (int64_t l = 0; l < v.k; ++l) out[i * v.k + l] = T(factor * block.result(i, l));
+}
+
+// The plan's entries of one row, times s + t_j + k C_j.
+template <class T>
+inline void weighted_row(const T* costs, const T* h, T u, T scale, T s, const T* t, T k, int64_t width, T* weights) {
+    constexpr int LANES = Simd<T>::LANES;
+    for (int64_t j = 0; j < width; j += LANES) {
+        const Vector<T> cost = load(costs + j), entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u);
+        store(weights + j, entry * (s + load(t + j) + k * cost));
+    }
 }
 
 template <class T>
-void marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, double* columns,
-               T* out) {
+void weighted_gradient(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, const Factors<T>& f, const T* points,
+                       int64_t begin, int64_t end, T* scratch, double* sums, T* out) {
+    T* weights = scratch + ROWS * p.width;
+    BlockSums<T> block{v, points, begin, sums};
+    block.clear();
+    sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
+        const int64_t from = tile * p.width;
+        for (int r = 0; r < ROWS; ++r) {
+            const int64_t own = row + (r < rows ? r : rows - 1), at = r * p.width;
+            weighted_row(costs + at, s.h + from, s.u[own], s.scale, f.rows[own], f.columns + from, f.slope, p.width,
+                         weights + at);
+            if (p.form == Form::distance) divide_by_distance(costs + at, p.width, weights + at);
+        }
+        block.add(p, tile, row, rows, weights);
+    });
+    const double factor = p.form == Form::distance ? 1.0 : 2.0;
+    for (int64_t i = begin; i < end; ++i)
+        for (int64_t l = 0; l < v.k; ++l) out[i * v.k + l] = T(factor * block.result(i, l));
+}
+
+// The weights of the difference of a pair's points and of that of their velocities in the tangent of a gradient.
+template <class T>
+struct TangentWeights {
+    Vector<T> place, move;
+};
+
+// For the plan's entry P and factor = s + t + k C' these are P factor and P. For a distance C they are
+// P (factor - C'/C) / C and P / C: of the velocities only the part across the line of two points turns it.
+template <class T, bool DISTANCE>
+inline TangentWeights<T> tangent_weights(Vector<T> cost, Vector<T> tangent, Vector<T> entry, Vector<T> factor) {
+    if constexpr (DISTANCE) {
+        const auto apart = cost > T(0);
+        const Vector<T> inverse = T(1) / (apart ? cost : fill(T(1)));
+        entry = apart ? entry * inverse : fill(T(0));
+        factor -= tangent * inverse;
+    }
+    return {entry * factor, entry};
+}
+
+// The weights of one row, of places over the tangents and of moves over the costs.
+template <class T, bool DISTANCE>
+inline void tangent_row(T* costs, T* tangents, const T* h, T u, T scale, T s, const T* t, T k, int64_t width) {
     constexpr int LANES = Simd<T>::LANES;
-    double rows_sums[BLOCK] = {};
-    T* costs = scratch;
-    T* across = scratch + ROWS * p.width;  // column sums of one group
-    sweep(p, begin, end, costs, [&](int64_t tile, int64_t row, int rows, T* c) {
+    for (int64_t j = 0; j < width; j += LANES) {
+        const Vector<T> cost = load(costs + j), tangent = load(tangents + j);
+        const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u);
+        const auto weights = tangent_weights<T, DISTANCE>(cost, tangent, entry, s + load(t + j) + k * tangent);
+        store(costs + j, weights.move), store(tangents + j, weights.place);
+    }
+}
+
+template <class T, class Low>
+inline void low_gradient_tangent(const Low& low, const Scores<T>& s, const Factors<T>& f, int64_t begin, int64_t end,
+                                 double* sums, T* out) {
+    constexpr int D = Low::DIMENSION, COUNT = ROWS / 2;  // whose sums leave registers for all else
+    const int64_t tiles = low.p.tiles(), width = low.p.width;
+    for (int64_t e = 0; e < BLOCK * D; ++e) sums[e] = 0;
+    for (int64_t tile = 0; tile < tiles; ++tile)
+        for (int64_t row = begin; row < end; row += COUNT) {
+            const int rows = int(end - row < COUNT ? end - row : COUNT);
+            const T *h = s.h + tile * width, *columns = f.columns + tile * width;
+            T u[COUNT], own[COUNT];
+            for (int r = 0; r < COUNT; ++r) {
+                u[r] = s.u[row + (r < rows ? r : 0)];
+                own[r] = f.rows[row + (r < rows ? r : 0)];
+            }
+            Vector<T> total[COUNT][D] = {};
+            low.template each<COUNT>(row, tile, [&](int r, int64_t j, const Vector<T>* differences,
+                                                    const Vector<T>* velocities, Vector<T> cost, Vector<T> tangent) {
+                const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u[r]);
+                const Vector<T> factor = own[r] + load(columns + j) + f.slope * tangent;
+                const auto weights = tangent_weights<T, Low::DISTANCE>(cost, tangent, entry, factor);
+#pragma GCC unroll 8
+                for (int k = 0; k < D; ++k)
+                    total[r][k] += weights.place * differences[k] + weights.move * velocities[k];
+            });
+            for (int r = 0; r < rows; ++r)
+                for (int k = 0; k < D; ++k) sums[(row + r - begin) * D + k] += double(sum<T>(total[r][k]));
+        }
+    const double factor = Low::DISTANCE ? 1.0 : 2.0;
+    for (int64_t i = begin; i < end; ++i)
+        for (int k = 0; k < D; ++k) out[i * D + k] = T(factor * sums[(i - begin) * D + k]);
+}
+
+template <class T>
+void gradient_tangent(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, const Operand<T>& dv,
+                      const Factors<T>& f, const Motion<T>& motion, const T* points, int64_t begin, int64_t end,
+                      T* scratch, double* sums, T* out) {
+    if (in_low_dimension(p, motion, [&](const auto& low) { low_gradient_tangent(low, s, f, begin, end, sums, out); }))
+        return;
+    const bool distance = p.form == Form::distance;
+    BlockSums<T> places{v, points, begin, sums}, moves{dv, motion.x, begin, sums + BLOCK * (v.k + 1)};
+    places.clear(), moves.clear();
+    sweep_tangents(p, motion, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs, T* tangents) {
+        const int64_t from = tile * p.width;
+        for (int r = 0; r < ROWS; ++r) {
+            const int64_t own = row + (r < rows ? r : rows - 1), at = r * p.width;
+            const auto weigh = distance ? tangent_row<T, true> : tangent_row<T, false>;
+            weigh(costs + at, tangents + at, s.h + from, s.u[own], s.scale, f.rows[own], f.columns + from, f.slope,
+                  p.width);
+        }
+        places.add(p, tile, row, rows, tangents);
+        moves.add(p, tile, row, rows, costs);
+    });
+    const double factor = distance ? 1.0 : 2.0;
+    for (int64_t i = begin; i < end; ++i)
+        for (int64_t l = 0; l < v.k; ++l) out[i * v.k + l] = T(factor * (places.result(i, l) + moves.result(i, l)));
+}
+
+// Row and column sums of the plan's entries times a factor, for a block of rows.
+template <class T>
+struct BothSums {
+    const Pairs<T>& p;
+    const Scores<T>& s;
+    int64_t begin;
+    T* across;  // (width): column sums of one group
+    double* columns;
+    double rows_sums[BLOCK];
+
+    // Takes a group of rows with a tile; times(entry, at, cost) is an entry's term, `at` its place in (ROWS, width).
+    template <class Times>
+    void add(int64_t tile, int64_t row, int rows, const T* costs, Times times) {
+        constexpr int LANES = Simd<T>::LANES;
         const T* h = s.h + tile * p.width;
-        for (int r = 0; r < rows; ++r, c += p.width) {
+        for (int r = 0; r < rows; ++r) {
             const T u = s.u[row + r];
             Vector<T> sum0 = {};
             for (int64_t j = 0; j < p.width; j += LANES) {
-                const Vector<T> entry = exp2_or_zero<T>(score(load(c + j), load(h + j), s.scale) + u);
-                sum0 += entry;
-                store(across + j, r == 0 ? entry : load(across + j) + entry);
+                const Vector<T> cost = load(costs + r * p.width + j);
+                const Vector<T> term =
+                    times(exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u), r * p.width + j, cost);
+                sum0 += term;
+                store(across + j, r == 0 ? term : load(across + j) + term);
             }
             rows_sums[row + r - begin] += double(sum<T>(sum0));
         }
         double* into = columns + tile * p.width;
         for (int64_t j = 0; j < p.width; ++j) into[j] += double(across[j]);
+    }
+
+    void write(int64_t end, T* out) const {
+        for (int64_t i = begin; i < end; ++i) out[i] = T(rows_sums[i - begin]);
+    }
+};
+
+template <class T>
+void marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, double* columns,
+               T* out) {
+    BothSums<T> both{p, s, begin, scratch + ROWS * p.width, columns, {}};
+    sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
+        both.add(tile, row, rows, costs, [](Vector<T> entry, int64_t, Vector<T>) { return entry; });
     });
+    both.write(end, out);
+}
+
+template <class T>
+void cost_marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, double* columns,
+                    T* out) {
+    BothSums<T> both{p, s, begin, scratch + ROWS * p.width, columns, {}};
+    sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
+        both.add(tile, row, rows, costs, [](Vector<T> entry, int64_t, Vector<T> cost) {
+            return entry > T(0) ? entry * cost : fill(T(0));  // a forbidden pair's cost is infinite
+        });
+    });
+    both.write(end, out);
+}
+
+template <class T, class Low>
+inline void low_tangent_marginals(const Low& low, const Scores<T>& s, int64_t begin, int64_t end, T* across,
+                                  double* columns, T* out) {
+    const int64_t tiles = low.p.tiles(), width = low.p.width;
+    double rows_sums[BLOCK] = {};
+    for (int64_t tile = 0; tile < tiles; ++tile)
+        for (int64_t row = begin; row < end; row += ROWS) {
+            const int rows = int(end - row < ROWS ? end - row : ROWS);
+            const T* h = s.h + tile * width;
+            T u[ROWS];
+            for (int r = 0; r < ROWS; ++r) u[r] = r < rows ? s.u[row + r] : T(LOWEST);
+            Vector<T> total[ROWS] = {}, column = {};
+            low.template each<ROWS>(row, tile, [&](int r, int64_t j, const Vector<T>*, const Vector<T>*,
+                                                   Vector<T> cost, Vector<T> tangent) {
+                const Vector<T> term = exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u[r]) * tangent;
+                total[r] += term;
+                column = r == 0 ? term : column + term;
+                if (r == ROWS - 1) store(across + j, column);
+            });
+            for (int r = 0; r < rows; ++r) rows_sums[row + r - begin] += double(sum<T>(total[r]));
+            double* const into = columns + tile * width;
+            for (int64_t j = 0; j < width; ++j) into[j] += double(across[j]);
+        }
     for (int64_t i = begin; i < end; ++i) out[i] = T(rows_sums[i - begin]);
+}
+
+template <class T>
+void tangent_marginals(const Pairs<T>& p, const Scores<T>& s, const Motion<T>& motion, int64_t begin, int64_t end,
+                       T* scratch, double* columns, T* out) {
+    const auto in_registers = [&](const auto& low) {
+        low_tangent_marginals(low, s, begin, end, scratch, columns, out);
+    };
+    if (in_low_dimension(p, motion, in_registers)) return;
+    BothSums<T> both{p, s, begin, scratch + 2 * ROWS * p.width, columns, {}};
+    sweep_tangents(p, motion, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs, T* tangents) {
+        both.add(tile, row, rows, costs,
+                 [&](Vector<T> entry, int64_t at, Vector<T>) { return entry * load(tangents + at); });
+    });
+    both.write(end, out);
 }
 
 template <class T>

@@ -1,0 +1,18 @@
+"""How a solved problem is differentiated: values first and fast, everything else through the potentials."""
+
+from sinkdiv.derivatives.implicit import DerivativeWarning
+from sinkdiv.derivatives.known import Partials, known_result, known_value, pulled_back
+from sinkdiv.derivatives.pairing import pairing_of
+from sinkdiv.derivatives.solved import Solved
+from sinkdiv.derivatives.unrolled import Unrolled
+
+__all__ = [
+    "DerivativeWarning",
+    "Partials",
+    "Solved",
+    "Unrolled",
+    "known_result",
+    "known_value",
+    "pairing_of",
+    "pulled_back",
+]

@@ -1,0 +1,128 @@
+"""Results that a solver found, with the derivatives that theory gives them.
+
+The solver never sees a graph. What it found enters the caller's graph here, at every level of `torch.func` too: first
+derivatives of values by the fastest way, all others by differentiating what the result is as a function of its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sinkdiv.derivatives.streamed import Tensors, saved
+from sinkdiv.transforms import VMAP
+
+Partials = tuple[Tensor | None, ...]
+
+
+class Differentiable(Protocol):
+    """A value (B,) that knows its partial derivatives, batched; None where they are not wanted."""
+
+    def partials(self, wanted: tuple[bool, ...]) -> Partials:
+        """Numbers, at the inputs that were solved."""
+
+    def differentiable_partials(self, wanted: tuple[bool, ...], inputs: Tensors) -> Partials:
+        """The same as functions of ``inputs``, with derivatives of their own."""
+
+
+def known_value(value: Tensor, solved: Differentiable, *inputs: Tensor) -> Tensor:
+    """``value`` (B,), with the derivatives that ``solved`` knows with respect to ``inputs``."""
+    result: Tensor = _Value.apply(value, solved, *inputs)
+    return result
+
+
+def known_result(result: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """``result``, which is function(*inputs) up to the solver's error, with the function's derivatives."""
+    attached: Tensor = _Result.apply(result, function, *inputs)
+    return attached
+
+
+class _Value(torch.autograd.Function):
+    """A value (B,) of a solved problem."""
+
+    @staticmethod
+    def forward(value: Tensor, solved: Differentiable, *inputs: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.solved, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Partials:
+        wanted = tuple(ctx.needs_input_grad[2:])
+        if torch.is_grad_enabled():  # somebody may differentiate again
+            partials = ctx.solved.differentiable_partials(wanted, saved(ctx))
+        else:
+            partials = ctx.solved.partials(wanted)
+        return None, None, *(None if one is None else _spread(cotangent, one) * one for one in partials)
+
+    @staticmethod
+    def jvp(ctx: Any, *given: Tensor | None) -> Tensor:
+        tangents = given[2:]
+        wanted = tuple(tangent is not None for tangent in tangents)
+        partials = ctx.solved.differentiable_partials(wanted, saved(ctx))
+        moved = [
+            (partial * tangent).flatten(1).sum(1)
+            for partial, tangent in zip(partials, tangents, strict=True)
+            if partial is not None and tangent is not None
+        ]
+        return torch.stack(moved).sum(0)
+
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        raise NotImplementedError(VMAP)
+
+
+class _Result(torch.autograd.Function):
+    """A result of a solved problem, as a function of the problem's inputs."""
+
+    @staticmethod
+    def forward(result: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        return result.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.function, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Partials:
+        wanted = tuple(ctx.needs_input_grad[2:])
+        return None, None, *pulled_back(ctx.function, saved(ctx), wanted, cotangent)
+
+    @staticmethod
+    def jvp(ctx: Any, *given: Tensor | None) -> Tensor:
+        inputs, tangents = saved(ctx), given[2:]
+        steps = tuple(torch.zeros_like(o) if t is None else t for o, t in zip(inputs, tangents, strict=True))
+        moved: Tensor = torch.func.jvp(ctx.function, tuple(inputs), steps)[1]
+        return moved
+
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        raise NotImplementedError(VMAP)
+
+
+def pulled_back(
+    function: Callable[..., Tensor], inputs: Tensors, wanted: tuple[bool, ...], cotangent: Tensor
+) -> Partials:
+    """The derivatives of <function(*inputs), cotangent> with respect to the wanted inputs, None for the others."""
+
+    def of_wanted(*replaced: Tensor) -> Tensor:
+        fresh = iter(replaced)
+        return function(*(next(fresh) if one else old for one, old in zip(wanted, inputs, strict=True)))
+
+    chosen = (tensor for one, tensor in zip(wanted, inputs, strict=True) if one)
+    grads = iter(torch.func.vjp(of_wanted, *chosen)[1](cotangent))
+    return tuple(next(grads) if one else None for one in wanted)
+
+
+def _spread(cotangent: Tensor, partial: Tensor) -> Tensor:
+    """A cotangent (B,) in the shape of a partial derivative (B, ...)."""
+    return cotangent.view(-1, *[1] * (partial.ndim - 1))

@@ -1,0 +1,72 @@
+"""Numbers out of the transforms of `torch.func`.
+
+Inside a transform every operation, even on a tensor that takes no part in it, returns a wrapper without memory of its
+own, which kernels cannot read. Solvers and kernels therefore run outside: in the forward of an autograd.Function, which
+PyTorch calls with the tensors themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch._C._functorch import TransformType
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+
+VMAP = "vmap over samples is not implemented; give the problems as one batch (B, n, d) instead"
+
+TWICE_FORWARD = (
+    "forward mode within forward mode is not implemented: PyTorch (2.13) would lose tangents without a word; "
+    "take torch.func.jvp of torch.func.grad (or torch.func.hessian) instead"
+)
+
+Result = TypeVar("Result")
+
+
+@torch.compiler.disable
+def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
+    """function(*tensors) on detached tensors, outside all transforms.
+
+    Raises:
+        NotImplementedError: if a tensor is batched by `torch.func.vmap`.
+    """
+    results: list[Result] = []
+    _Outside.apply(lambda *numbers: results.append(function(*numbers)), *tensors)
+    return results[0]
+
+
+@torch.compiler.disable
+@torch.compiler.disable
+def check_transforms(*arguments: Any) -> None:
+    """Refuse the transforms that derivatives would not survive; arguments that are no tensors are not looked at.
+
+    Raises:
+        NotImplementedError: naming what to do instead.
+    """
+    tensors = [one for one in arguments if isinstance(one, Tensor)]
+    if any(torch.func.debug_unwrap(one).shape != one.shape for one in tensors):
+        raise NotImplementedError(VMAP)
+    if sum(one.key() == TransformType.Jvp for one in retrieve_all_functorch_interpreters()) > 1:
+        raise NotImplementedError(TWICE_FORWARD)
+
+
+class _Outside(torch.autograd.Function):
+    """Runs a function for what it does; there is no result to differentiate."""
+
+    @staticmethod
+    def forward(function: Callable[..., None], *tensors: Tensor) -> None:
+        function(*(tensor.detach() for tensor in tensors))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: None) -> None:
+        pass
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> None:
+        return None
+
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        raise NotImplementedError(VMAP)

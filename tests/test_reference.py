@@ -1,0 +1,173 @@
+"""The passes behind second derivatives: the specification against autograd and finite differences in float64, and a
+geometry's sides against each other. The tiles are so small that every problem needs several."""
+
+import pytest
+import torch
+
+from problems import cloud, direction, slope
+from sinkdiv.costs import find_cost
+from sinkdiv.geometry import CloudGeometry, MatrixGeometry
+from sinkdiv.kernels import of_points, reference
+
+B, N, M = 2, 11, 13
+
+#: Sums of some hundred terms of size 1 to 10, whose rounding is below 1e-15 of it.
+ROUNDING = {"rtol": 0, "atol": 1e-12}
+
+costs = pytest.mark.parametrize("name", ["sqeuclidean", "euclidean"])
+dimensions = pytest.mark.parametrize("d", [1, 3, 9])  # differences up to 8, products above
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    monkeypatch.setattr(reference, "TILE_ENTRIES", 64)
+
+
+class Inputs:
+    """Points, a plan that is nobody's optimum, and directions to move all of it along."""
+
+    def __init__(self, d):
+        self.x, self.y = cloud(900, N, d, batch=B), cloud(901, M, d, batch=B)
+        self.eps = torch.tensor([[0.5], [0.8]], dtype=torch.float64)
+        self.u, self.h = direction(902, (B, N)), direction(903, (B, M))
+        self.s, self.t, self.k = direction(904, (B, N)), direction(905, (B, M)), direction(906, (B, 1))
+        self.dx, self.dy = direction(907, (B, N, d)), direction(908, (B, M, d))
+
+    def moved(self, step):
+        return self.x + step * self.dx, self.y + step * self.dy, self.u + step * self.s, self.h + step * self.t
+
+    def plan(self, C):
+        return (self.u[:, :, None] + self.h[:, None] - C / self.eps[:, :, None]).exp()
+
+
+def dense(x, y, name):
+    squares = (x[:, :, None] - y[:, None]).square().sum(-1)
+    return squares if name == "sqeuclidean" else squares.sqrt()
+
+
+@costs
+@dimensions
+def test_cost_marginals_are_sums_of_the_dense_product(name, d):
+    i = Inputs(d)
+    C = dense(i.x, i.y, name)
+    terms = i.plan(C) * C
+    for pairs in (reference.Pairs(i.x, i.y, find_cost(name)), reference.MatrixPairs(C)):
+        rows, columns = pairs.cost_marginals(i.u, i.h, i.eps)
+        torch.testing.assert_close(rows, terms.sum(2), **ROUNDING)
+        torch.testing.assert_close(columns, terms.sum(1), **ROUNDING)
+        torch.testing.assert_close(rows.sum(-1), pairs.plan_cost(i.u, i.h, i.eps), **ROUNDING)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_forbidden_pairs_cost_nothing(native, request):
+    """An infinite cost has no mass, and infinity times nothing is nothing here."""
+    if not native:
+        request.getfixturevalue("without_native")
+    i = Inputs(1)
+    C = dense(i.x, i.y, "sqeuclidean")
+    C[:, ::2, ::3] = torch.inf
+    rows, columns = MatrixGeometry(C).cost_marginals(i.u, i.h, i.eps)
+    terms = i.plan(C) * torch.where(C.isinf(), 0.0, C)
+    torch.testing.assert_close(rows, terms.sum(2), **ROUNDING)
+    torch.testing.assert_close(columns, terms.sum(1), **ROUNDING)
+
+
+@costs
+@dimensions
+def test_weighted_gradient_is_that_of_autograd(name, d):
+    i = Inputs(d)
+    x = i.x.clone().requires_grad_()
+    C = dense(x, i.y, name)
+    weights = i.plan(C) * (i.s[:, :, None] + i.t[:, None] + i.k[:, :, None] * C)
+    (expected,) = torch.autograd.grad((weights.detach() * C).sum(), x)
+    pairs = reference.Pairs(i.x, i.y, find_cost(name))
+    actual = pairs.weighted_gradient(i.u, i.h, i.eps, i.s, i.t, i.k)
+    torch.testing.assert_close(actual, expected, **ROUNDING)
+    ones = torch.ones_like(i.u), torch.zeros_like(i.h), torch.zeros_like(i.k)
+    gradient = pairs.plan_gradient(i.u, i.h, i.eps)
+    torch.testing.assert_close(pairs.weighted_gradient(i.u, i.h, i.eps, *ones), gradient, **ROUNDING)
+
+
+@costs
+@dimensions
+def test_tangent_marginals_are_those_of_autograd(name, d):
+    i = Inputs(d)
+    C, tangent = torch.autograd.functional.jvp(lambda x, y: dense(x, y, name), (i.x, i.y), (i.dx, i.dy))
+    terms = i.plan(C) * tangent
+    rows, columns = reference.Pairs(i.x, i.y, find_cost(name)).tangent_marginals(i.u, i.h, i.eps, i.dx, i.dy)
+    torch.testing.assert_close(rows, terms.sum(2), **ROUNDING)
+    torch.testing.assert_close(columns, terms.sum(1), **ROUNDING)
+
+
+@costs
+@dimensions
+def test_gradient_tangent_is_the_derivative_of_the_gradient(name, d):
+    """By a central difference of fourth order, whose own error is below 1e-8 at the default step."""
+    i = Inputs(d)
+    weights = direction(909, i.x.shape)
+
+    def gradient(step):
+        x, y, u, h = i.moved(step)
+        return (weights * reference.Pairs(x, y, find_cost(name)).plan_gradient(u, h, i.eps)).sum()
+
+    actual = reference.Pairs(i.x, i.y, find_cost(name)).gradient_tangent(i.u, i.h, i.eps, i.s, i.t, i.dx, i.dy)
+    assert float((weights * actual).sum()) == pytest.approx(slope(gradient), rel=1e-7)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@dimensions
+def test_coincident_points_of_the_distance_do_not_move_each_other(native, d, request):
+    """Where the distance has no derivative its tangents are 0, so a pair that coincides adds what no pair adds."""
+    if not native:
+        request.getfixturevalue("without_native")
+    i = Inputs(d)
+    i.y[:, 0] = i.x[:, 0]
+    pairs = of_points(i.x[:, :1], i.y[:, :1], find_cost("euclidean"))
+    own = i.u[:, :1], i.h[:, :1], i.eps
+    moves = i.dx[:, :1], i.dy[:, :1]
+    assert all((sums == 0).all() for sums in pairs.tangent_marginals(*own, *moves))
+    assert (pairs.weighted_gradient(*own, i.s[:, :1], i.t[:, :1], i.k) == 0).all()
+    assert (pairs.gradient_tangent(*own, i.s[:, :1], i.t[:, :1], *moves) == 0).all()
+
+
+@costs
+@dimensions
+def test_sides_of_a_geometry(route, name, d):
+    """Side 1 is side 0 of the transposed problem, and ``u``, ``s`` and ``dx`` belong to the rows on both."""
+    i = Inputs(d)
+    cost = find_cost(name)
+    geometry, transposed = CloudGeometry(i.x, i.y, cost), CloudGeometry(i.y, i.x, cost)
+    plan, turned = (i.u, i.h, i.eps), (i.h, i.u, i.eps)
+    for one, other in (
+        (geometry.weighted_gradient(*plan, i.s, i.t, i.k, 1), transposed.weighted_gradient(*turned, i.t, i.s, i.k, 0)),
+        (geometry.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy, 1),
+         transposed.gradient_tangent(*turned, i.t, i.s, i.dy, i.dx, 0)),
+        *zip(geometry.tangent_marginals(*plan, i.dx, i.dy),
+             reversed(transposed.tangent_marginals(*turned, i.dy, i.dx)), strict=True),
+        *zip(geometry.cost_marginals(*plan), reversed(transposed.cost_marginals(*turned)), strict=True),
+    ):  # fmt: skip
+        torch.testing.assert_close(one, other, **ROUNDING)
+    expected = reference.Pairs(i.x, i.y, cost)
+    for one, other in (
+        (geometry.weighted_gradient(*plan, i.s, i.t, i.k, 0), expected.weighted_gradient(*plan, i.s, i.t, i.k)),
+        (geometry.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy, 0),
+         expected.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy)),
+    ):  # fmt: skip
+        torch.testing.assert_close(one, other, **ROUNDING)
+
+
+@costs
+@dimensions
+@pytest.mark.parametrize("side", [0, 1])
+def test_the_gradient_and_its_tangent_agree_on_both_sides(name, d, side):
+    """The derivative of `gradients` along a motion of points and potentials, by a central difference."""
+    i, weights = Inputs(d), direction(910, (B, (N, M)[side], d))
+
+    def gradient(step):
+        x, y, u, h = i.moved(step)
+        gradients = CloudGeometry(x, y, find_cost(name)).gradients(u, h, i.eps, (True, True))
+        return (weights * gradients[side]).sum()
+
+    geometry = CloudGeometry(i.x, i.y, find_cost(name))
+    actual = geometry.gradient_tangent(i.u, i.h, i.eps, i.s, i.t, i.dx, i.dy, side)
+    assert float((weights * actual).sum()) == pytest.approx(slope(gradient), rel=1e-7)
