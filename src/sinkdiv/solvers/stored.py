@@ -98,7 +98,7 @@ class StoredKernel(Geometry):
         # Written so that NaN and ∞ fail.
         enough = sums > self._floor * scaling.sum(-1, keepdim=True)
         exact = bool((enough | self._weightless[side]).all()) and bool(sums.sum() < torch.inf)
-        return eps * (self._reference[side] - sums.log()), exact
+        return self._of_mass(eps * (self._reference[side] - sums.log()), side), exact
 
     def _formed(self, h: Tensor, eps: Tensor) -> Tensor:
         """The softmin of h in the log domain, whose exponentials become the kernel."""
@@ -109,7 +109,11 @@ class StoredKernel(Geometry):
         top, sums = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         # A column without weight has h = −∞: the kernel says nothing of it, and its scaling is always 0.
         self._eps, self._reference = eps, (-top, torch.where(self._weightless[1], 0.0, h))
-        return -eps * (top + sums.log())
+        return self._of_mass(-eps * (top + sums.log()), side=0)
+
+    def _of_mass(self, raw: Tensor, side: int) -> Tensor:
+        """A softmin without what the kernel does not know: that of points without weight, of which nobody asks it."""
+        return torch.where(self._weightless[side], 0.0, raw)
 
     def _formed_rows(self, rows: slice, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """Form these rows of the kernel; returns their t and their sums, each (B, r)."""
