@@ -61,7 +61,8 @@ class EntropicHessian:
         alpha = right / (at.stiffness(0) * at.marginal(0))
         sent = at.product(at.eps * relative_a + alpha, 1)
         relaxed = db * torch.exp(-at.g / at.problem.rho[1]) - at.marginal(1) * relative_b
-        dg = at.columns(at.eps * relaxed - sent + moved_costs[1])
+        terms = at.eps * relaxed.abs() + sent.abs() + moved_costs[1].abs()
+        dg = at.columns(at.eps * relaxed - sent + moved_costs[1], terms)
         return at.rows(right, dg), dg
 
     def _weight_change(self, change: Tensor, other: Tensor, side: int) -> Tensor:
