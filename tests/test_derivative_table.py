@@ -325,7 +325,7 @@ def test_derivative_as_mass_arrives_at_a_weight_of_zero(function, rho, cost, val
 @pytest.mark.parametrize("rho", [None, 0.5])
 @pytest.mark.parametrize(("value", "derivative"), WAYS)
 def test_points_of_weight_zero_change_nothing(function, route, rho, value, derivative):
-    """Moving them does nothing, exactly; the other derivatives are those without them."""
+    """Moving them does nothing; the other derivatives are those without them, for weights up to a constant."""
     x, y, a, b = problem(rho)
     more = [
         torch.cat([x, x.new_tensor([[5.0, 5.0]])]),
@@ -339,6 +339,9 @@ def test_points_of_weight_zero_change_nothing(function, route, rho, value, deriv
         results.append(torch.autograd.grad(function(*leaves, **options(value, derivative, rho)), leaves))
     for expected, found in zip(*results, strict=True):
         assert torch.isfinite(found).all()
-        torch.testing.assert_close(found[: len(expected)], expected, rtol=0, atol=1e-9)
+        moved = found[: len(expected)] - expected
         if found.ndim == 2:
-            assert (found[len(expected) :] == 0).all()
+            assert float(found[len(expected) :].abs().max()) < 1e-15
+        elif rho is None:
+            moved = moved - moved.mean()
+        torch.testing.assert_close(moved, torch.zeros_like(moved), rtol=0, atol=1e-9)
