@@ -19,7 +19,7 @@ from torch import Tensor
 from sinkdiv.derivatives.accuracy import report
 from sinkdiv.solvers import Problem, Solution
 from sinkdiv.solvers.conjugate_gradients import conjugate_gradients
-from sinkdiv.solvers.hessian import SemiDualHessian
+from sinkdiv.solvers.hessian import STORED_ENTRIES, SemiDualHessian
 
 #: More than ever needed where both sides are one.
 MAX_SYMMETRIC_PRODUCTS = 200
@@ -60,7 +60,12 @@ class Linearised:
 
     def product(self, v: Tensor, side: int) -> Tensor:
         """P v (B, n) for v (B, m), or Pᵀ v."""
-        return self.problem.geometry.plan_product(*self.logarithms, v[:, :, None], side).squeeze(-1)
+        columns = v[:, :, None]
+        if self._stored is not None:
+            product: Tensor = self._stored @ columns if side == 0 else self._stored.mT @ columns
+        else:
+            product = self.problem.geometry.plan_product(*self.logarithms, columns, side)
+        return product.squeeze(-1)
 
     def stiffness(self, side: int) -> float:
         """k of a side."""
@@ -100,6 +105,13 @@ class Linearised:
         report(self._wanted * (scaled - apply(t)).norm(dim=1, keepdim=True) / enough, self._wanted)
         s = t.squeeze(-1) / root
         return s if start is None else start + s
+
+    @cached_property
+    def _stored(self) -> Tensor | None:
+        """P itself, where it is small enough to be kept."""
+        batch, n, m = self.problem.geometry.shape
+        stores = batch * n * m <= STORED_ENTRIES
+        return self.problem.geometry.plan_matrix(*self.logarithms) if stores else None
 
     @cached_property
     def _hessian(self) -> SemiDualHessian:

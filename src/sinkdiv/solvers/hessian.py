@@ -84,8 +84,8 @@ class SemiDualHessian:
         """s with D s = v for v (B, m, k), to a relative residual of ``tol`` in the norm of v/√d.
 
         ``shift`` (B,) adds that multiple of d to the diagonal of D. If v is a sum of larger ``terms`` (B, m, k),
-        nothing is asked of what their rounding leaves. ``factorise`` at once, if that is possible, or only when conjugate
-        gradients have spent as much; the size decides if omitted. They spend ``most`` products in all.
+        nothing is asked of what their rounding leaves. ``factorise`` at once, if that is possible, or only when
+        conjugate gradients have spent as much; the size decides if omitted. They spend ``most`` products in all.
         Hard marginals determine s up to a constant: the one with <c, s> = 0 is returned, and what v has along the
         constants, which no s can match, is ignored.
         """
