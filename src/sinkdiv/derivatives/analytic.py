@@ -31,7 +31,7 @@ class _Multipliers(NamedTuple):
 
 
 class SharpValue:
-    """<P, C> of a solved problem, and its derivatives at the inputs that were solved."""
+    """<P, C> of a solved problem, and, if all weights are positive, its derivatives at the inputs that were solved."""
 
     def __init__(self, problem: Problem, solution: Solution, tol: float) -> None:
         wanted = max(tol, least_residual(problem.a.dtype))
