@@ -147,13 +147,17 @@ def test_sharp_value_is_homogeneous(rho):
     assert along_costs + slope(sharp) == pytest.approx(sharp(0.0), abs=1e-8)
 
 
+@pytest.mark.parametrize("method", ["auto", "lbfgs", "newton", "reference kernels"])
 @pytest.mark.parametrize("rho", RHOS.values(), ids=RHOS)
-def test_sharp_gradient_is_that_of_the_dense_linear_system(rho):
+def test_sharp_gradient_is_that_of_the_dense_linear_system(request, rho, method):
     """Q23 §3 in NumPy, from the plan alone: [k₁ diag r, P; Pᵀ, k₂ diag c][s_u; s_v] = [μ; ν], by least squares."""
+    if method == "reference kernels":
+        request.getfixturevalue("without_native")
+        method = "auto"
     C, a, b = matrix_problem()
     eps = 0.1
     leaves = [tensor.clone().requires_grad_() for tensor in (C, a, b)]
-    t = sinkdiv.solve_matrix(*leaves, eps=eps, rho=rho, **tight())
+    t = sinkdiv.solve_matrix(*leaves, eps=eps, rho=rho, method=method, **tight())
     found = [array(grad) for grad in torch.autograd.grad(t.sharp, leaves)]
     P, C = array(t.plan()), array(C)
     r, c = P.sum(1), P.sum(0)
@@ -185,6 +189,34 @@ def test_plan_is_differentiated_as_the_dense_linear_system_says(rho):
     system = np.block([[k[0] * np.diag(P.sum(1)), P], [P.T, k[1] * np.diag(P.sum(0))]])
     s = np.linalg.lstsq(system, np.concatenate([(P * G).sum(1), (P * G).sum(0)]), rcond=1e-12)[0]
     np.testing.assert_allclose(array(found), P * (s[:6, None] + s[None, 6:] - G) / eps, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("rho", RHOS.values(), ids=RHOS)
+@pytest.mark.parametrize("quantity", ["value", "sharp", "plan"])
+def test_forbidden_pairs(rho, quantity):
+    """Costs of +∞ stay out of every derivative: 0 there, and elsewhere right by differences, in both orders."""
+    C, a, b = matrix_problem()
+    forbidden = torch.zeros_like(C, dtype=torch.bool)
+    forbidden[0, 1] = forbidden[3, 4] = forbidden[5, 0] = True
+    C = C.masked_fill(forbidden, torch.inf)
+    step, other = (direction(seed, C.shape).masked_fill(forbidden, 0.0) for seed in (770, 771))
+
+    def loss(C):
+        t = sinkdiv.solve_matrix(C, a, b, eps=0.2, rho=rho, tol=1e-11, max_passes=50_000)
+        return t.plan().square().sum() if quantity == "plan" else getattr(t, quantity)
+
+    def gradient(C, create_graph=False):
+        leaf = C.clone().requires_grad_()
+        return leaf, torch.autograd.grad(loss(leaf), leaf, create_graph=create_graph)[0]
+
+    leaf, grad = gradient(C, create_graph=True)
+    (product,) = torch.autograd.grad((grad * step).sum(), leaf)
+    for one in (gradient(C)[1], grad.detach(), product):
+        assert torch.isfinite(one).all()
+        assert (one[forbidden] == 0).all()
+    assert (grad * step).sum().item() == pytest.approx(slope(lambda t: loss(C + t * step)), abs=1e-7)
+    expected = slope(lambda t: (gradient(C + t * other)[1] * step).sum())
+    assert (product * other).sum().item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_spectrum_of_the_semidual_hessian():

@@ -8,6 +8,7 @@ import torch
 
 import sinkdiv
 from problems import cloud, direction, slope, tight, weights
+from sinkdiv.derivatives import linearised
 from sinkdiv.solvers import hessian
 
 FUNCTIONS = [sinkdiv.transport_cost, sinkdiv.sinkhorn_divergence]
@@ -206,3 +207,76 @@ def test_repeated_products_from_one_graph_are_the_same():
     v = direction(810, x.shape)
     first, second = (torch.autograd.grad((grad * v).sum(), x, retain_graph=True)[0] for _ in range(2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+# The ways of solving the linear systems.
+
+
+def cholesky(monkeypatch):
+    """As small problems are."""
+
+
+def stored(monkeypatch):
+    """Conjugate gradients with a stored plan."""
+    monkeypatch.setattr(hessian, "FACTORISED_SIDE", 0)
+    monkeypatch.setattr(hessian, "FACTORISABLE_SIDE", 0)
+
+
+def streamed_products(monkeypatch):
+    """Conjugate gradients whose products stream."""
+    stored(monkeypatch)
+    monkeypatch.setattr(hessian, "STORED_ENTRIES", 0)
+    monkeypatch.setattr(linearised, "STORED_ENTRIES", 0)
+
+
+@pytest.mark.parametrize("kernels", ["native", "reference"])
+@pytest.mark.parametrize("rho", [None, 0.5])
+@pytest.mark.parametrize("value", ["entropic", "sharp"])
+def test_the_ways_of_solving_agree(request, kernels, rho, value):
+    """Cholesky, and conjugate gradients with stored or streamed products: gradients, Hessian-vector products, plans."""
+    if kernels == "reference":
+        request.getfixturevalue("without_native")
+    x, y, a, b = problem()
+    v = direction(811, x.shape)
+    results = []
+    for way in (cholesky, stored, streamed_products):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            way(monkeypatch)
+            leaf = x.clone().requires_grad_()
+            loss = sinkdiv.sinkhorn_divergence(leaf, y, a, b, eps=0.1, rho=rho, value=value, **tight())
+            (grad,) = torch.autograd.grad(loss, leaf, create_graph=True)
+            (product,) = torch.autograd.grad((grad * v).sum(), leaf)
+            plan = sinkdiv.solve(leaf, y, a, b, eps=0.1, rho=rho, **tight()).plan()
+            (of_plan,) = torch.autograd.grad(plan.square().sum(), leaf)
+        results.append((grad.detach(), product, of_plan))
+    for other in results[1:]:
+        for found, expected in zip(other, results[0], strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_large_problems(function):
+    """n = 600 and m = 700, beyond what is factorised at once: a directional derivative by differences."""
+    x, y = cloud(812, 600), cloud(813, 700) + 0.1
+    v = direction(814, x.shape)
+    options = {"eps": 0.1, "value": "sharp", "tol": 1e-8, "max_passes": 50_000}
+    leaf = x.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(function(leaf, y, **options), leaf)
+    expected = slope(lambda t: function(x + t * v, y, **options))
+    assert (grad * v).sum().item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("module", [sinkdiv.TransportCost, sinkdiv.SinkhornDivergence])
+@pytest.mark.parametrize("value", ["entropic", "sharp"])
+def test_a_warm_start_changes_no_derivative(module, value):
+    """Nor does it leak the graph of an earlier call."""
+    x, y, a, b = problem()
+    cold, warm = (module(eps=0.1, value=value, warm_start=start, **tight()) for start in (False, True))
+    for t in (0.0, 0.01, 0.02):
+        results = []
+        for criterion in (cold, warm):
+            leaf = (x + t).requires_grad_()
+            (grad,) = torch.autograd.grad(criterion(leaf, y, a, b), leaf, create_graph=True)
+            results.append((grad.detach(), *torch.autograd.grad(grad.square().sum(), leaf)))
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
