@@ -8,7 +8,6 @@ import torch
 
 import sinkdiv
 from problems import cloud, direction, slope, tight, weights
-from sinkdiv.derivatives import linearised
 from sinkdiv.solvers import hessian
 
 FUNCTIONS = [sinkdiv.transport_cost, sinkdiv.sinkhorn_divergence]
@@ -226,7 +225,6 @@ def streamed_products(monkeypatch):
     """Conjugate gradients whose products stream."""
     stored(monkeypatch)
     monkeypatch.setattr(hessian, "STORED_ENTRIES", 0)
-    monkeypatch.setattr(linearised, "STORED_ENTRIES", 0)
 
 
 @pytest.mark.parametrize("kernels", ["native", "reference"])

@@ -139,6 +139,7 @@ def check_features(features: Tensor, count: int) -> None:
     """
     name = "what the module of the cost returned"
     _check_floating(name, features)
+    check_transforms(features)
     if features.ndim < 2 or features.shape[0] != count:
         raise ValueError(f"{name} must have shape ({count}, ...), one row for each point, not {_shape(features)}")
     _check_finite(name, features)
@@ -152,6 +153,7 @@ def check_cost_values(C: Tensor, shape: tuple[int, ...]) -> None:
     """
     name = "what the cost function returned"
     _check_floating(name, C)
+    check_transforms(C)
     if tuple(C.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, not {_shape(C)}")
     _check_finite(name, C)
