@@ -304,23 +304,22 @@ def check_gradient(pairs, case, name, dtype):
 
 @dataclass(frozen=True)
 class Directions:
-    """Factors s (B, n), t (B, m) and k (B, 1) of a weighted gradient, and a motion dx, dy of the points."""
+    """Factors s (B, n) and t (B, m) of a weighted plan, and a motion dx, dy of the points."""
 
     s: torch.Tensor
     t: torch.Tensor
-    k: torch.Tensor
     dx: torch.Tensor
     dy: torch.Tensor
 
     @classmethod
     def of(cls, case, dtype):
         generator = torch.Generator().manual_seed(case.C.shape[1])
-        s, t, k, dx, dy = (
+        s, t, dx, dy = (
             torch.randn(*like.shape, generator=generator, dtype=torch.float64).to(dtype)
-            for like in (case.u, case.h, case.eps, case.x, case.y)
+            for like in (case.u, case.h, case.x, case.y)
         )
         size = case.x.abs().max()
-        return cls(s, t, k / case.eps, size * dx, size * dy)
+        return cls(s, t, size * dx, size * dy)
 
     def weighted(self, P, entry, slope, values, loose):
         """P_ij (s_i + t_j + slope V_ij) in float64, and its bound for values that may be off by ``loose``."""

@@ -30,7 +30,7 @@ class Inputs:
         self.x, self.y = cloud(900, N, d, batch=B), cloud(901, M, d, batch=B)
         self.eps = torch.tensor([[0.5], [0.8]], dtype=torch.float64)
         self.u, self.h = direction(902, (B, N)), direction(903, (B, M))
-        self.s, self.t, self.k = direction(904, (B, N)), direction(905, (B, M)), direction(906, (B, 1))
+        self.s, self.t = direction(904, (B, N)), direction(905, (B, M))
         self.dx, self.dy = direction(907, (B, N, d)), direction(908, (B, M, d))
 
     def moved(self, step):
