@@ -129,6 +129,20 @@ def test_ordinary_problems_do_not_warn(name, value, dtype):
         torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-3), (torch.float64, 1e-3), (torch.float64, 1e-6)])
+@pytest.mark.parametrize(("n", "d"), [(8, 9), (64, 20), (64, 100)])
+def test_high_dimensional_data_does_not_warn(n, d, dtype, tol):
+    """There plans between a cloud and itself are the identity; the gradient is float64's at a tight tolerance."""
+    results = []
+    for kind, to in ((torch.float64, 1e-9), (dtype, tol)):
+        x, y = cloud(815, n, d, dtype=kind).requires_grad_(), cloud(816, n, d, dtype=kind)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if to < tol else "error")
+            loss = sinkdiv.sinkhorn_divergence(x, y, eps=0.05, value="sharp", tol=to, max_passes=50_000)
+            results.append(torch.autograd.grad(loss, x)[0].double())
+    assert errors(results[1:], results[:1])[0] < 20 * tol
+
+
 @pytest.mark.filterwarnings("ignore::sinkdiv.DerivativeWarning", "ignore::sinkdiv.ConvergenceWarning")
 @pytest.mark.parametrize("eps", [1e-2, 1e-3, 1e-4])
 def test_float32_at_a_tiny_eps_warns_or_is_right(eps):

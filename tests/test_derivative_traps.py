@@ -168,6 +168,40 @@ def test_zero_diameter(function, dtype, name, value, rho):
     assert torch.isfinite(product).all()
 
 
+# Soft marginals that let mass go.
+
+
+@pytest.mark.parametrize("far", [3.0, 12.0])
+@pytest.mark.filterwarnings("ignore::sinkdiv.ConvergenceWarning")
+def test_outliers_under_soft_marginals(function, dtype, name, value, far):
+    """A point too far to exchange mass, e^{−c/(ε+2ρ)} = 0, has no derivatives, and the others those without it."""
+    x, y = cloud(870, 6, dtype=dtype), cloud(871, 5, dtype=dtype)
+    a, b = weights(870, 6, dtype=dtype), weights(871, 5, dtype=dtype)
+    more_x = torch.cat([x, x.new_full((1, 2), 1 + far * 10 ** (2 - EXPONENT[name]))])
+    more_a = torch.cat([a, a.new_full((1,), 0.2)])
+    tol = 1e-8 if dtype == torch.float64 else 1e-4
+    options = {"eps": 0.05, "rho": 0.05, "cost": name, "value": value, "tol": tol}
+    v = direction(872, x.shape).to(dtype)
+    expected = both_orders(function, x, y, a, b, v=v, **options)
+    found = both_orders(function, more_x, y, more_a, b, v=torch.cat([v, v.new_ones(1, 2)]), **options)
+    for have, want in zip(found, expected, strict=True):
+        torch.testing.assert_close(have[:-1], want, rtol=0, atol=20 * tol)
+        torch.testing.assert_close(have[-1], torch.zeros_like(have[-1]), rtol=0, atol=20 * tol)
+
+
+@pytest.mark.parametrize("c", [10.0, 100.0, 1e4])
+def test_nothing_is_transported(dtype, value, c):
+    """One point each, whose mass e^{−c/(ε+2ρ)}… (§5, 8) underflows: in c nothing, in a only ρ + εb."""
+    inputs = [torch.tensor([one], dtype=dtype, requires_grad=True) for one in (c, 0.7, 1.3)]
+    t = sinkdiv.solve_matrix(inputs[0].view(1, 1), inputs[1], inputs[2], eps=0.05, rho=0.05)
+    grads = torch.autograd.grad(t.value if value == "entropic" else t.sharp, inputs, create_graph=True)
+    expected = [0.0, 0.05 + 0.05 * 1.3, 0.05 + 0.05 * 0.7] if value == "entropic" else [0.0, 0.0, 0.0]
+    for grad, want in zip(grads, expected, strict=True):
+        assert grad.item() == pytest.approx(want, abs=1e-6)
+    (second,) = torch.autograd.grad(grads[0].sum(), inputs[0], allow_unused=True)
+    assert second is None or second.item() == pytest.approx(0, abs=1e-6)
+
+
 # Weights of zero.
 
 
