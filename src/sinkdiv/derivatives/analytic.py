@@ -52,7 +52,7 @@ class SharpValue:
             if at.one_sided:
                 s = at.both(right_rows)
                 return _Multipliers(s, s)
-            eliminated = at.product(right_rows / (at.stiffness(0) * at.plan.marginals[0]), 1)
+            eliminated = at.product(at.relative(right_rows), 1)
             terms = right_columns.abs() + at.eps * at.plan.marginals[1]
             columns = at.columns(right_columns - eliminated, terms)
             return _Multipliers(at.rows(right_rows, columns), columns)

@@ -55,7 +55,12 @@ class Linearised:
 
     def rows(self, right: Tensor, columns: Tensor) -> Tensor:
         """s_u (B, n), given its right-hand side and s_v (B, m)."""
-        return (right - self.product(columns, 0)) / (self.stiffness(0) * self.plan.marginals[0])
+        return self.relative(right - self.product(columns, 0))
+
+    def relative(self, rows: Tensor) -> Tensor:
+        """rows/(k₁ r), (B, n); 0 where soft marginals leave a row without mass."""
+        stiff = self.stiffness(0) * self.plan.marginals[0]
+        return torch.where(stiff > 0, rows / stiff, 0.0)
 
     def columns(self, right: Tensor, terms: Tensor) -> Tensor:
         """s_v (B, m) with D s_v = right, which is a sum of terms of the size of ``terms`` (B, m)."""
@@ -67,16 +72,17 @@ class Linearised:
 
     def both(self, right: Tensor) -> Tensor:
         """s (B, n) with (k diag r + P) s = right, where both sides are one."""
-        root = self.plan.marginals[0].sqrt()[:, :, None]
+        sums = self.plan.marginals[0]
+        inverse_root = torch.where(sums > 0, sums.rsqrt(), 0.0)[:, :, None]
 
         def apply(t: Tensor) -> Tensor:
-            return self.stiffness(0) * t + self.plan.product(t / root, 0) / root
+            return self.stiffness(0) * t + inverse_root * self.plan.product(inverse_root * t, 0)
 
-        scaled = right[:, :, None] / root
+        scaled = inverse_root * right[:, :, None]
         enough = (self._wanted * scaled.norm(dim=1, keepdim=True)).clamp(min=torch.finfo(right.dtype).tiny)
         t, _ = conjugate_gradients(apply, scaled, enough, MAX_SYMMETRIC_PRODUCTS)
         report(self._wanted * (scaled - apply(t)).norm(dim=1, keepdim=True) / enough, self._wanted)
-        return (t / root).squeeze(-1)
+        return (inverse_root * t).squeeze(-1)
 
     @cached_property
     def _hessian(self) -> SemiDualHessian:

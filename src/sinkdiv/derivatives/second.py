@@ -59,7 +59,7 @@ class EntropicHessian:
         if at.one_sided:
             both = at.both(right)
             return both, both
-        alpha = right / (at.stiffness(0) * at.plan.marginals[0])
+        alpha = at.relative(right)
         sent = at.product(at.eps * relative_a + alpha, 1)
         relaxed = db * torch.exp(-at.g / at.problem.rho[1]) - at.plan.marginals[1] * relative_b
         terms = at.eps * relaxed.abs() + sent.abs() + moved_costs[1].abs()

@@ -110,17 +110,18 @@ class SemiDualHessian:
 
     def solve(
         self, v: Tensor, tol: float, *, shift: Tensor | None = None, terms: Tensor | None = None,
-        factorise: bool | None = None, most: int = MAX_PRODUCTS,
+        factorise: bool | None = None, most: int | None = None,
     ) -> LinearSolution:  # fmt: skip
         """s with D s = v for v (B, m, k), to a relative residual of ``tol`` in the norm of v/√d.
 
         ``shift`` (B,) adds that multiple of d to the diagonal of D. If v is a sum of larger ``terms`` (B, m, k),
         nothing is asked of what their rounding leaves. ``factorise`` at once, if that is possible, or only when
-        conjugate gradients have spent as much; the size decides if omitted. They spend ``most`` products in all.
+        conjugate gradients have spent as much; the size decides if omitted. They spend ``most`` products, or
+        `MAX_PRODUCTS`, in all.
         Hard marginals determine s up to a constant: the one with <c, s> = 0 is returned, and what v has along the
         constants, which no s can match, is ignored.
         """
-        side = v.shape[1]
+        side, most = v.shape[1], MAX_PRODUCTS if most is None else most
         possible = side <= FACTORISABLE_SIDE and self.plan.stored is not None
         at_once = possible and (side <= FACTORISED_SIDE if factorise is None else factorise)
         more = torch.zeros_like(v[:, :1, :1]) if shift is None else shift[:, None, None]
