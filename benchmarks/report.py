@@ -133,12 +133,12 @@ def pass_tables(section: Results) -> Iterator[str]:
 
 def kind_tables(section: Results) -> Iterator[str]:
     yield "`softmin` is a solver's pass, `plan_gradient` that of a first derivative in the points. `cost_marginals` and"
-    yield "`weighted_gradient` belong to the derivative of the sharp value, the two tangents to second derivatives, here"
-    yield "with all points moving."
+    yield "`weighted_gradient` belong to the derivative of the sharp value, the two tangents to second derivatives:"
+    yield "with all points moving, or those of the rows alone."
     for table in section["tables"]:
         yield from ["", f"### {table['title']}", "", "| pass | seconds | pairs per second |", "|---|---|---|"]
         for row in table["rows"]:
-            yield f"| `{row['method']}` | {spread(row['seconds'])} | {row['pairs_per_s']:.2g} |"
+            yield f"| {row['method']} | {spread(row['seconds'])} | {row['pairs_per_s']:.2g} |"
     yield ""
 
 

@@ -20,7 +20,8 @@ def bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
     """An interval (lower, upper), each (B,) in float64, that contains OT_ε, from the second potential alone.
 
     Costs one float64 pass for the lower bound and, if the problem is balanced, three more for the upper one. The
-    interval is widened by the rounding with which weights and costs entered in the dtype of the problem.
+    interval is widened by the rounding with which weights and costs entered in the dtype of the problem. ``upper`` is
+    +∞ where making the plan's marginals exact would put mass on a forbidden pair.
     """
     wide = _in_float64(problem)
     eps = wide.eps_column()
@@ -32,7 +33,8 @@ def bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
     rows = wide.target(f, side=0)
     columns = wide.marginal(g, wide.raw_potential(f, eps, side=1), eps, side=1)
     upper = _rounded_primal(wide, f, g, columns) if wide.balanced else _soft_primal(wide, f, g, rows, columns)
-    magnitude = (wide.a * f.abs()).sum(-1) + (wide.b * g.abs()).sum(-1) + (upper - lower).abs()
+    width = torch.where(upper < torch.inf, (upper - lower).abs(), 0.0)
+    magnitude = (wide.a * f.abs()).sum(-1) + (wide.b * g.abs()).sum(-1) + width
     slack = 4 * torch.finfo(problem.a.dtype).eps * magnitude
     return lower - slack, upper + slack
 
@@ -58,7 +60,9 @@ def _rounded_primal(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> 
     missing = missing_columns.sum(-1, keepdim=True)
     p = torch.where(a > 0, missing_rows / a, 0.0)
     q = torch.where((b > 0) & (missing > 0), missing_columns / b / missing, 0.0)
-    energy = problem.geometry.corrected_primal(a, b, f / eps, g / eps, eps, p, q)
+    # Points without weight have no say, but their potentials may be large enough to overflow.
+    log_u, log_h = torch.where(a > 0, f / eps, -torch.inf), torch.where(b > 0, g / eps, -torch.inf)
+    energy = problem.geometry.corrected_primal(a, b, log_u, log_h, eps, p, q)
     plan_mass, product = a.sum(-1), a.sum(-1) * b.sum(-1)
     return energy - problem.eps * (plan_mass - product)
 

@@ -62,13 +62,28 @@ class Divergence:
 
     def partials(self, wanted: tuple[bool, ...]) -> Partials:
         """Derivatives of S_ε with respect to (a, b, x, y), batched; None where not wanted."""
-        return self._combined(wanted, Transport.partials)
+        return self._combined(wanted, Transport.partials, self.ab.excess_mass)
 
     def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
         """The same, as functions of the inputs."""
         a, b, x, y = inputs
         of = {self.ab: inputs, self.aa: (a, a, x, x), self.bb: (b, b, y, y)}
-        return self._combined(wanted, lambda one, which: one.differentiable_partials(which, of[one]), inputs)
+        excess = self.ab.excess_mass_of(a, b)
+        return self._combined(wanted, lambda one, which: one.differentiable_partials(which, of[one]), excess)
+
+    def hessian_product(self, directions: Partials, wanted: tuple[bool, ...]) -> Partials | None:
+        """How the partials change along directions (a', b', x', y'), None where they are zero."""
+        da, db, dx, dy = directions
+        along = {self.ab: directions, self.aa: (da, da, dx, dx), self.bb: (db, db, dy, dy)}
+
+        def product(one: Transport, which: tuple[bool, ...]) -> Partials:
+            moved = one.hessian_product(along[one], which, one_sided=one.symmetric)
+            assert moved is not None, "a divergence that is differentiated as one is between points"
+            return moved
+
+        a, b, *_ = self.ab.differentiable_inputs()
+        change_a, change_b = (torch.zeros_like(w) if d is None else d for w, d in ((a, da), (b, db)))
+        return self._combined(wanted, product, self.ab.excess_mass_of(change_a, change_b))
 
     def _debiased(self, values: Sequence[Tensor], excess: Tensor | None) -> Tensor:
         debiased = values[0] - (values[1] + values[2]) / 2
@@ -78,15 +93,15 @@ class Divergence:
         self,
         wanted: tuple[bool, ...],
         partials: Callable[[Transport, tuple[bool, ...]], Partials],
-        inputs: tuple[Tensor, ...] | None = None,
+        excess: Tensor | None,
     ) -> Partials:
+        """The partials of the debiased value from those of the three; ``excess`` (B,) belongs to the mass term."""
         within = [_self_partials(one, wanted[side::2], partials) for side, one in enumerate((self.aa, self.bb))]
         own = (within[0][0], within[1][0], within[0][1], within[1][1])
         grads = [
             None if cross is None or half is None else cross - half
             for cross, half in zip(partials(self.ab, wanted), own, strict=True)
         ]
-        excess = self.ab.excess_mass if inputs is None else self.ab.excess_mass_of(*inputs[:2])
         if excess is not None:
             for side, sign in ((0, 1), (1, -1)):
                 grad = grads[side]

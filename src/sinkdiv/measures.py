@@ -1,7 +1,8 @@
 """Weighted samples, checked once at the door.
 
 Everything behind this file may assume: batched shapes, one floating dtype (float32 or float64), one device, finite
-entries, nonnegative weights of positive mass, and, for balanced problems, equal masses.
+entries (a cost matrix may also hold +∞, forbidden pairs), nonnegative weights of positive mass, and, for balanced
+problems, equal masses.
 """
 
 from __future__ import annotations
@@ -157,10 +158,14 @@ def check_cost_values(C: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, balanced: bool = True) -> CostMatrix:
-    """Check a cost matrix (n, m) or (B, n, m) and its weights; see `check_samples`."""
+    """Check a cost matrix (n, m) or (B, n, m) and its weights; see `check_samples`. Costs of +∞ forbid a pair.
+
+    Raises:
+        ValueError: naming the argument; also if weight lies where all pairs with weight are forbidden.
+    """
     _check_array("C", C, dims=(2, 3), layout="(n, m) or (B, n, m)")
     check_transforms(C, a, b)
-    _check_finite("C", C)
+    forbids = _check_costs(C)
     batched = C.ndim == 3
     cost = _batched(C, batched)
     weights_a = _weights("a", a, "the rows of C", cost, batched)
@@ -168,6 +173,8 @@ def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *,
     unit_masses = a is None and b is None
     if balanced and not unit_masses:
         _check_masses(weights_a, weights_b)
+    if forbids:
+        _check_reachable(cost.detach(), weights_a.detach(), weights_b.detach())
     return CostMatrix(cost, weights_a, weights_b, batched, C.dtype, unit_masses)
 
 
@@ -228,6 +235,32 @@ def _check_finite(name: str, tensor: Tensor) -> None:
     # A finite sum has finite terms, and is all that a good input costs; finite terms may overflow in their sum.
     if not math.isfinite(float(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{name} holds NaN or infinite entries (its shape is {_shape(tensor)})")
+
+
+def _check_costs(C: Tensor) -> bool:
+    """Refuse NaN and −∞; tells whether there are entries +∞."""
+    C = C.detach()
+    if math.isfinite(float(C.sum())):
+        return False
+    if bool((torch.isnan(C) | torch.isneginf(C)).any()):
+        raise ValueError(
+            f"C holds NaN or infinite entries other than +inf, a forbidden pair (its shape is {_shape(C)})"
+        )
+    return bool(torch.isposinf(C).any())
+
+
+def _check_reachable(C: Tensor, a: Tensor, b: Tensor) -> None:
+    """Every row and column with weight needs a pair with weight that is not forbidden."""
+    allowed = ~torch.isposinf(C) & (a > 0)[:, :, None] & (b > 0)[:, None, :]
+    for name, weights, axis in (("row", a, 2), ("column", b, 1)):
+        lost = (weights > 0) & ~allowed.any(axis)
+        if bool(lost.any()):
+            problem, index = lost.nonzero()[0].tolist()
+            where = f" of problem {problem}" if len(C) > 1 else ""
+            raise ValueError(
+                f"C forbids (+inf) all pairs with weight in {name} {index}{where}, whose own weight is "
+                f"{weights[problem, index].item():.3g}: there is nowhere for it to go"
+            )
 
 
 def _check_companion(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import TransformType
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+from torch.autograd import forward_ad
 
 VMAP = "vmap over samples is not implemented; give the problems as one batch (B, n, d) instead"
 
@@ -21,6 +22,8 @@ TWICE_FORWARD = (
     "forward mode within forward mode is not implemented: PyTorch (2.13) would lose tangents without a word; "
     "take torch.func.jvp of torch.func.grad (or torch.func.hessian) instead"
 )
+
+DUAL = "dual tensors of torch.autograd.forward_ad are not implemented; use torch.func.jvp instead"
 
 Result = TypeVar("Result")
 
@@ -38,7 +41,6 @@ def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
 
 
 @torch.compiler.disable
-@torch.compiler.disable
 def check_transforms(*arguments: Any) -> None:
     """Refuse the transforms that derivatives would not survive; arguments that are no tensors are not looked at.
 
@@ -48,8 +50,16 @@ def check_transforms(*arguments: Any) -> None:
     tensors = [one for one in arguments if isinstance(one, Tensor)]
     if any(torch.func.debug_unwrap(one).shape != one.shape for one in tensors):
         raise NotImplementedError(VMAP)
-    if sum(one.key() == TransformType.Jvp for one in retrieve_all_functorch_interpreters()) > 1:
+    levels = retrieve_all_functorch_interpreters()
+    if sum(level.key() == TransformType.Jvp for level in levels) > 1:
         raise NotImplementedError(TWICE_FORWARD)
+    if not levels and any(forward_ad.unpack_dual(one).tangent is not None for one in tensors):
+        raise NotImplementedError(DUAL)
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A region without autocast, in which matrix products of tensors like this one keep their dtype."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 class _Outside(torch.autograd.Function):

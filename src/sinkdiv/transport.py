@@ -20,13 +20,24 @@ import torch
 from torch import Tensor
 
 from sinkdiv import certificate
-from sinkdiv.derivatives import Partials, Solved, Unrolled, known_result, known_value, pairing_of, pulled_back
+from sinkdiv.derivatives import (
+    EntropicHessian,
+    Partials,
+    SharpValue,
+    Solved,
+    Unrolled,
+    known_result,
+    known_value,
+    pairing_of,
+    pulled_back,
+)
 from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
 from sinkdiv.ground import CostLike, FeatureCost, GroundCost, find_ground_cost
 from sinkdiv.measures import CostMatrix, Samples, check_finite_tensor, check_matrix, check_samples, equalised
 from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, Wanted
-from sinkdiv.solvers import Problem, Solution, Start, Status
+from sinkdiv.solvers import MATRIX_METHODS, Problem, Solution, Start, Status
 from sinkdiv.solvers import solve as run_solver
+from sinkdiv.solvers import solve_matrix as run_matrix_solver
 from sinkdiv.transforms import outside
 
 
@@ -63,8 +74,13 @@ class Transport:
     @property
     def wide_sharp(self) -> Tensor:
         """The sharp value (B,) in the dtype of the computation."""
-        value = outside(lambda: self._problem.geometry.plan_cost(*self._logarithms()))
-        return known_value(value, Sharp(self), *self.differentiable_inputs())
+
+        def analytic() -> tuple[SharpValue, Tensor]:
+            sharp = SharpValue(self._problem, self._solution, self._settings.limits.tol)
+            return sharp, sharp.value
+
+        sharp, value = outside(analytic)
+        return known_value(value, _Sharp(sharp, self._solved), *self.differentiable_inputs())
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -183,6 +199,17 @@ class Transport:
     def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
         """The same, as functions of the inputs."""
         return self._solved.partials(wanted, inputs)
+
+    def hessian_product(
+        self, directions: Partials, wanted: tuple[bool, ...], one_sided: bool = False
+    ) -> Partials | None:
+        """How the partials change along directions; None for a matrix. ``one_sided``: see `EntropicHessian`."""
+        if not self.between_points:
+            return None
+        zeros = (torch.zeros_like(one) for one in self.differentiable_inputs())
+        da, db, dx, dy = (zero if one is None else one for zero, one in zip(zeros, directions, strict=True))
+        hessian = EntropicHessian(self._problem, self._solution, self._settings.limits.tol, one_sided=one_sided)
+        return hessian.product((da, db, dx, dy), wanted)
 
     # For losses.
 
@@ -343,18 +370,17 @@ class Transport:
         return tensor if self._inputs.batched else tensor.squeeze(0)
 
 
-class Sharp:
-    """The derivatives of the sharp value <P,C> of a transport."""
+class _Sharp:
+    """The derivatives of a transport's sharp value: numbers by the analytic formulas, functions by composition."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def partials(self, wanted: tuple[bool, ...]) -> Partials:
-        inputs = tuple(tensor.detach() for tensor in self._transport.differentiable_inputs())
-        return self.differentiable_partials(wanted, inputs)
+    def __init__(self, analytic: SharpValue, solved: Solved) -> None:
+        self._solved, self.partials = solved, analytic.partials
 
     def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
-        return pulled_back(self._transport._solved.sharp, inputs, wanted, torch.ones_like(inputs[0][:, 0]))
+        return pulled_back(self._solved.sharp, inputs, wanted, torch.ones_like(inputs[0][:, 0]))
+
+    def hessian_product(self, directions: Partials, wanted: tuple[bool, ...]) -> None:
+        """Not known in numbers."""
 
 
 def solve(
@@ -415,6 +441,7 @@ def solve_matrix(
     *,
     eps: float,
     rho: Length | None = None,
+    method: str = "auto",
     tol: float = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
@@ -422,12 +449,17 @@ def solve_matrix(
 ) -> Transport:
     """Solve the entropic transport problem of an explicit cost matrix.
 
+    Memory: a copy of C, so that C may change afterwards, and while the solve lasts as much again for a stored kernel.
+
     Args:
-        C: finite costs, (n, m) or a batch (B, n, m).
+        C: costs, (n, m) or a batch (B, n, m). +inf forbids a pair: the plan is zero there.
         a: weights of the rows, (n,) or (B, n); uniform of mass 1 if omitted.
         b: weights of the columns, (m,) or (B, m); uniform of mass 1 if omitted.
         eps: the regularisation ε, in units of C.
         rho: softens the marginals, in units of C: one strength, or a pair. Balanced if omitted.
+        method: "auto" is "sinkhorn", and "newton" where a forecast from the first passes says that it is cheaper.
+            "sinkhorn" is the accelerated iteration, by products with a stored kernel; "lbfgs" and "newton" maximise the
+            semi-dual (Q23 §3). All give the same solution, and all serve soft marginals.
         tol, max_passes, progress, callback: as in `solve`.
 
     Raises:
@@ -437,8 +469,11 @@ def solve_matrix(
         GroundCost(None), blur=None, eps=eps, reach=None, rho=rho, tol=tol, max_passes=max_passes,
         progress=progress, callback=callback,
     )  # fmt: skip
+    if method not in MATRIX_METHODS:
+        names = ", ".join(f'"{name}"' for name in MATRIX_METHODS)
+        raise ValueError(f"method must be one of {names}, not {method!r}")
     inputs = check_matrix(C, a, b, balanced=settings.balanced)
-    (transport,) = _solve([inputs], settings)
+    (transport,) = _solve([inputs], settings, method=method)
     warn_unless_converged(transport)
     return transport
 
@@ -538,11 +573,12 @@ def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
 
 
 def _solve(
-    given: Sequence[Samples | CostMatrix], settings: Settings, previous: Transport | None = None
-) -> list[Transport]:
+    given: Sequence[Samples | CostMatrix], settings: Settings, previous: Transport | None = None,
+    method: str | None = None,
+) -> list[Transport]:  # fmt: skip
     """Solve checked problems, outside every graph and transform."""
     transports: list[Transport] = outside(
-        lambda *numbers: _solve_numbers(given, numbers, settings, previous),
+        lambda *numbers: _solve_numbers(given, numbers, settings, previous, method),
         *(t for one in given for t in _tensors(one)),
     )
     return transports
@@ -558,6 +594,7 @@ def _solve_numbers(
     numbers: tuple[Tensor, ...],
     settings: Settings,
     previous: Transport | None,
+    method: str | None,
 ) -> list[Transport]:
     left = iter(numbers)
     problems = [_problem(one, tuple(next(left) for _ in _tensors(one)), settings) for one in given]
@@ -566,7 +603,10 @@ def _solve_numbers(
     if previous is not None:
         starts[0] = previous.extended_to(problems[0].geometry)
     try:
-        solutions = run_solver(problems, settings.limits, starts, differentiate)
+        if method is not None:
+            solutions = [run_matrix_solver(problem, settings.limits, method) for problem in problems]
+        else:
+            solutions = run_solver(problems, settings.limits, starts, differentiate)
     except OverflowError:
         names = "x and y hold points" if isinstance(given[0], Samples) else "C holds costs"
         raise ValueError(

@@ -12,29 +12,19 @@ each with derivatives of its own, so that values, plans and maps can be differen
 from __future__ import annotations
 
 import math
-import warnings
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sinkdiv.derivatives.known import Partials, pulled_back
+from sinkdiv.derivatives.accuracy import ACCURACY, least_residual, report
+from sinkdiv.derivatives.known import Partials, pulled_back, pushed_forward
 from sinkdiv.derivatives.pairing import Pairing
 from sinkdiv.derivatives.streamed import Tensors, saved
 from sinkdiv.solvers import Problem, Solution
 from sinkdiv.solvers.hessian import SemiDualHessian
-from sinkdiv.transforms import VMAP
-
-#: How much more accurate the linear systems are than the solution that they differentiate.
-ACCURACY = 0.1
-
-#: The least relative residual that is asked of a linear system, in units of the dtype's rounding.
-RESOLUTION = 64
-
-
-class DerivativeWarning(UserWarning):
-    """A linear system behind a derivative was not solved as accurately as the problem itself."""
+from sinkdiv.transforms import VMAP, full_precision
 
 
 class Semidual:
@@ -42,7 +32,7 @@ class Semidual:
 
     def __init__(self, problem: Problem, solution: Solution, pairing: Pairing, tol: float) -> None:
         self._problem, self._solution, self._pairing = problem, solution, pairing
-        self._tol = max(ACCURACY * tol, RESOLUTION * torch.finfo(problem.a.dtype).eps)
+        self._tol = max(ACCURACY * tol, least_residual(problem.a.dtype))
         self.eps = problem.eps
 
     # Functions with derivatives of every order.
@@ -88,15 +78,9 @@ class Semidual:
 
     def solve(self, v: Tensor) -> Tensor:
         """s with D s = v, (B, m, k); a `DerivativeWarning` if it is less accurate than the tolerance asks."""
-        solution = self.hessian.solve(v, self._tol)
-        residual = float(solution.residual.max())
-        if not residual <= 2 * self._tol:
-            warnings.warn(
-                f"the linear system of a derivative was solved to a relative residual of {residual:.1e} only, "
-                f"{self._tol:.1e} was wanted: the derivative is that inaccurate. Use float64, or a larger eps (blur)",
-                DerivativeWarning,
-                stacklevel=2,
-            )
+        with full_precision(v):
+            solution = self.hessian.solve(v, self._tol)
+        report(solution.residual, self._tol)
         return solution.s
 
     @cached_property
@@ -137,8 +121,7 @@ class _Potential(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *given: Tensor | None) -> Tensor:
         semidual, (g, *z) = ctx.semidual, saved(ctx)
-        directions = tuple(torch.zeros_like(o) if t is None else t for o, t in zip(z, given[1:], strict=True))
-        moved = torch.func.jvp(lambda *z: semidual.column_excess(g, z), tuple(z), directions)[1]
+        moved = pushed_forward(lambda *z: semidual.column_excess(g, z), tuple(z), given[1:])
         return _solve(semidual, moved * semidual.eps, g, tuple(z))
 
     @staticmethod
@@ -173,8 +156,8 @@ class _LinearSolve(torch.autograd.Function):
         semidual, (s, *g_z), (_, v, *tangents) = ctx.semidual, saved(ctx), given
         right = torch.zeros_like(s) if v is None else v
         if any(tangent is not None for tangent in tangents):
-            steps = tuple(torch.zeros_like(o) if t is None else t for o, t in zip(g_z, tangents, strict=True))
-            right = right - torch.func.jvp(lambda g, *z: semidual.hessian_product(s, g, z), tuple(g_z), steps)[1]
+            product = pushed_forward(lambda g, *z: semidual.hessian_product(s, g, z), tuple(g_z), tuple(tangents))
+            right = right - product
         result: Tensor = _LinearSolve.apply(semidual, right, *g_z)
         return result
 

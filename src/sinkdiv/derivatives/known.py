@@ -27,6 +27,9 @@ class Differentiable(Protocol):
     def differentiable_partials(self, wanted: tuple[bool, ...], inputs: Tensors) -> Partials:
         """The same as functions of ``inputs``, with derivatives of their own."""
 
+    def hessian_product(self, directions: Partials, wanted: tuple[bool, ...]) -> Partials | None:
+        """How the partials change along directions, None where zero, in numbers; None if that is not known."""
+
 
 def known_value(value: Tensor, solved: Differentiable, *inputs: Tensor) -> Tensor:
     """``value`` (B,), with the derivatives that ``solved`` knows with respect to ``inputs``."""
@@ -56,17 +59,15 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Partials:
         wanted = tuple(ctx.needs_input_grad[2:])
-        if torch.is_grad_enabled():  # somebody may differentiate again
-            partials = ctx.solved.differentiable_partials(wanted, saved(ctx))
-        else:
-            partials = ctx.solved.partials(wanted)
+        again = torch.is_grad_enabled()
+        partials = _partials(ctx.solved, wanted, saved(ctx)) if again else ctx.solved.partials(wanted)
         return None, None, *(None if one is None else _spread(cotangent, one) * one for one in partials)
 
     @staticmethod
     def jvp(ctx: Any, *given: Tensor | None) -> Tensor:
         tangents = given[2:]
         wanted = tuple(tangent is not None for tangent in tangents)
-        partials = ctx.solved.differentiable_partials(wanted, saved(ctx))
+        partials = _partials(ctx.solved, wanted, saved(ctx))
         moved = [
             (partial * tangent).flatten(1).sum(1)
             for partial, tangent in zip(partials, tangents, strict=True)
@@ -77,6 +78,54 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def vmap(*_: Any) -> Any:
         raise NotImplementedError(VMAP)
+
+
+def _partials(solved: Differentiable, wanted: tuple[bool, ...], inputs: Tensors) -> Partials:
+    """The wanted partials, with derivatives of every order."""
+    found: Tensors = _WantedPartials.apply(solved, wanted, *inputs)
+    numbers = iter(found)
+    return tuple(next(numbers) if one else None for one in wanted)
+
+
+class _WantedPartials(torch.autograd.Function):
+    """The wanted partial derivatives of a value, as functions of the inputs."""
+
+    @staticmethod
+    def forward(solved: Differentiable, wanted: tuple[bool, ...], *inputs: Tensor) -> Tensors:
+        return tuple(one for one in solved.partials(wanted) if one is not None)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+        ctx.solved, ctx.wanted, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Partials:
+        wanted = tuple(ctx.needs_input_grad[2:])
+        if not torch.is_grad_enabled():
+            left = iter(cotangents)
+            directions = tuple(next(left) if one else None for one in ctx.wanted)
+            products = ctx.solved.hessian_product(directions, wanted)  # the Hessian is symmetric
+            if products is not None:
+                return None, None, *products
+        return None, None, *pulled_back(_function(ctx), saved(ctx), wanted, cotangents)
+
+    @staticmethod
+    def jvp(ctx: Any, *given: Tensor | None) -> Tensors:
+        moved: Tensors = pushed_forward(_function(ctx), saved(ctx), given[2:])
+        return moved
+
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        raise NotImplementedError(VMAP)
+
+
+def _function(ctx: Any) -> Callable[..., Tensors]:
+    def partials(*inputs: Tensor) -> Tensors:
+        return tuple(one for one in ctx.solved.differentiable_partials(ctx.wanted, inputs) if one is not None)
+
+    return partials
 
 
 class _Result(torch.autograd.Function):
@@ -99,9 +148,7 @@ class _Result(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *given: Tensor | None) -> Tensor:
-        inputs, tangents = saved(ctx), given[2:]
-        steps = tuple(torch.zeros_like(o) if t is None else t for o, t in zip(inputs, tangents, strict=True))
-        moved: Tensor = torch.func.jvp(ctx.function, tuple(inputs), steps)[1]
+        moved: Tensor = pushed_forward(ctx.function, saved(ctx), given[2:])
         return moved
 
     @staticmethod
@@ -109,12 +156,18 @@ class _Result(torch.autograd.Function):
         raise NotImplementedError(VMAP)
 
 
+def pushed_forward(function: Callable[..., Any], inputs: Tensors, tangents: tuple[Tensor | None, ...]) -> Any:
+    """How function(*inputs) changes along tangents, None where they are zero."""
+    steps = tuple(torch.zeros_like(o) if t is None else t for o, t in zip(inputs, tangents, strict=True))
+    return torch.func.jvp(function, tuple(inputs), steps)[1]
+
+
 def pulled_back(
-    function: Callable[..., Tensor], inputs: Tensors, wanted: tuple[bool, ...], cotangent: Tensor
+    function: Callable[..., Any], inputs: Tensors, wanted: tuple[bool, ...], cotangent: Tensor | Tensors
 ) -> Partials:
     """The derivatives of <function(*inputs), cotangent> with respect to the wanted inputs, None for the others."""
 
-    def of_wanted(*replaced: Tensor) -> Tensor:
+    def of_wanted(*replaced: Tensor) -> Any:
         fresh = iter(replaced)
         return function(*(next(fresh) if one else old for one, old in zip(wanted, inputs, strict=True)))
 

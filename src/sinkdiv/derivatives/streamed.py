@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sinkdiv.kernels.reference import row_blocks
+from sinkdiv.transforms import full_precision
 
 Tensors = tuple[Tensor, ...]
 
@@ -39,7 +40,7 @@ class Reduction:
     def run(self, inputs: Tensors) -> Tensors:
         rows, shared = inputs[: self.rows], inputs[self.rows :]
         batch, count = rows[0].shape[:2]
-        with torch.autocast(rows[0].device.type, enabled=False):
+        with full_precision(rows[0]):
             parts = [
                 self.function(*(tensor[:, block] for tensor in rows), *shared)
                 for block in row_blocks(batch, count, self.width)

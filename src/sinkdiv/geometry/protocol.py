@@ -43,9 +43,23 @@ class Geometry(ABC):
         """The problem as the native kernels take it whole, or None if they do not know its cost."""
         return None
 
+    @property
+    def forbids(self) -> bool:
+        """Whether some costs are +∞: forbidden pairs."""
+        return False
+
+    @property
+    def matrix(self) -> Tensor | None:
+        """The costs (B, n, m), where they are stored anyway."""
+        return None
+
     def softmin(self, h: Tensor, eps: Tensor, side: int) -> Tensor:
         """−ε log Σ_j exp(h_j − C_ij/ε): one pass."""
         return self.pairs(side).softmin(h, eps)
+
+    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
+        """The softmin (B, m) that h (B, n) sends to the columns, of which ``near`` (B, m) is a guess: one pass."""
+        return self.softmin(h, eps, 1)
 
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor, side: int) -> Tensor:
         """P v for v (B, m, k), or Pᵀ v for v (B, n, k) on side 1: one pass. ``u`` always belongs to the rows of P."""

@@ -44,8 +44,10 @@ def of_points(x: Tensor, y: Tensor, cost: Cost) -> PointPairs:
     return native.Pairs(x, y, cost) if native.serves(x) and native.knows(cost) else reference.Pairs(x, y, cost)
 
 
-def of_matrix(C: Tensor) -> Pairs:
-    """The pairs whose costs are C (B, n, m)."""
+def of_matrix(C: Tensor, *, forbids: bool = False) -> Pairs:
+    """The pairs whose costs are C (B, n, m); ``forbids`` tells whether some are +∞."""
+    if forbids:
+        return reference.ForbiddingPairs(C)
     return native.MatrixPairs(C) if native.serves(C) else reference.MatrixPairs(C)
 
 

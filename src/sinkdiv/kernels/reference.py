@@ -91,6 +91,27 @@ class MatrixPairs(_Reductions):
         return matrix_tiles(self._C)
 
 
+class ForbiddingPairs(MatrixPairs):
+    """The pairs whose costs are C (B, n, m), some of them +∞: forbidden. 0·∞ is 0 here.
+
+    A row all of whose pairs are forbidden or lead to columns without weight has the softmin 0, not ∞. It cannot have
+    weight itself (`sinkdiv.measures.check_matrix`), so its potential matters to nobody.
+    """
+
+    def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
+        raw = torch.cat([_logsumexp_or_zero(_exponents(h, C, eps)) for _, C in self.tiles()], -1)
+        return -eps * raw
+
+    def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        return _map_plan(self.tiles(), u, h, eps, lambda _, C, P: _times(P, C).sum(-1)).sum(-1)
+
+    def corrected_primal(
+        self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
+    ) -> Tensor:
+        """+∞ where the correction p qᵀ puts mass on a forbidden pair."""
+        return corrected_primal(self.tiles(), a, b, log_u, log_h, eps, p, q, times=_times)
+
+
 def row_blocks(batch: int, rows: int, columns: int) -> Iterator[slice]:
     """Slices of rows whose tiles hold at most `TILE_ENTRIES` entries (but at least one row)."""
     step = max(1, TILE_ENTRIES // (batch * columns))
@@ -185,17 +206,19 @@ def plan_matrix(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> Ten
 
 
 def corrected_primal(
-    tiles: Iterator[Tile], a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
-) -> Tensor:
+    tiles: Iterator[Tile], a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor,
+    times: Callable[[Tensor, Tensor], Tensor] = torch.mul,
+) -> Tensor:  # fmt: skip
     """Σ_ij a_i b_j s_ij (C_ij + ε log s_ij), (B,), for the density s_ij = exp(log_u_i + log_h_j − C_ij/ε) + p_i q_j.
 
     It is the plan's density relative to a bᵀ; p qᵀ is the rank-one correction that makes a rounded plan feasible.
+    ``times`` multiplies densities with costs.
     """
     total = torch.zeros_like(eps[:, 0])
     for rows, C in tiles:
         density = _exp(log_u[:, rows, None] + _exponents(log_h, C, eps))
         density += p[:, rows, None] * q[:, None, :]
-        integrand = density * C + eps[:, :, None] * torch.xlogy(density, density)
+        integrand = times(density, C) + eps[:, :, None] * torch.xlogy(density, density)
         total += (a[:, rows] * (integrand @ b[:, :, None]).squeeze(-1)).sum(-1)
     return total
 
@@ -247,6 +270,17 @@ def _logsumexp(z: Tensor) -> Tensor:
     largest = z.amax(-1, keepdim=True)
     # The largest term is 1: the terms that the clamp raises to `tiny` stay far below its last place.
     return _normal_exp(z.sub_(largest)).sum(-1).log_() + largest.squeeze(-1)
+
+
+def _logsumexp_or_zero(z: Tensor) -> Tensor:
+    """log Σ_j exp(z_ij), (B, r), overwriting z; 0 where all z are −∞."""
+    empty = z.amax(-1) == -torch.inf
+    return _logsumexp(z.masked_fill_(empty[..., None], 0.0)).masked_fill_(empty, 0.0)
+
+
+def _times(P: Tensor, C: Tensor) -> Tensor:
+    """P∘C, and 0 where P is 0, whatever C."""
+    return torch.where(P == 0, 0.0, P * C)
 
 
 def _exp(z: Tensor) -> Tensor:

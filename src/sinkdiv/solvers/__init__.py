@@ -5,11 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sinkdiv.solvers.accelerated import accelerated
+from sinkdiv.solvers.automatic import automatic
+from sinkdiv.solvers.gibbs import sinkhorn
+from sinkdiv.solvers.lbfgs import lbfgs
+from sinkdiv.solvers.newton import newton
 from sinkdiv.solvers.problem import Check, Limits, Problem, Solution, Start, Status, check_spread
 from sinkdiv.solvers.small import is_small, solve_small
 from sinkdiv.solvers.symmetric import symmetric
 
-__all__ = ["Check", "Limits", "Problem", "Solution", "Start", "Status", "accelerated", "solve", "symmetric"]
+__all__ = [
+    "MATRIX_METHODS",
+    "Check",
+    "Limits",
+    "Problem",
+    "Solution",
+    "Start",
+    "Status",
+    "accelerated",
+    "solve",
+    "solve_matrix",
+    "symmetric",
+]
+
+#: The methods for an explicit cost matrix, by name.
+MATRIX_METHODS = {"auto": automatic, "sinkhorn": sinkhorn, "lbfgs": lbfgs, "newton": newton}
 
 
 def solve(
@@ -26,6 +45,16 @@ def solve(
     if all(is_small(problem, limits) for problem in problems):
         return solve_small(problems, limits, starts, differentiate)
     return [_solve_one(problem, limits, start) for problem, start in zip(problems, starts, strict=True)]
+
+
+def solve_matrix(problem: Problem, limits: Limits, method: str) -> Solution:
+    """Solve the problem of a cost matrix with one of `MATRIX_METHODS`.
+
+    Raises:
+        OverflowError: if the costs overflow the dtype.
+    """
+    check_spread(problem.geometry.spread().tolist())
+    return MATRIX_METHODS[method](problem, limits)
 
 
 def _solve_one(problem: Problem, limits: Limits, start: Start | None) -> Solution:

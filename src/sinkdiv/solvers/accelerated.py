@@ -42,7 +42,7 @@ def accelerated(problem: Problem, limits: Limits, start: Start | None = None) ->
     """Solve any problem. The rows of the returned plan are exact; its columns carry the marginal error."""
     annealing = Annealing(problem, limits, warm=start is not None)
     progress = Progress(problem, limits)
-    ascent = _Ascent(problem)
+    ascent = Ascent(problem)
     g = torch.zeros_like(problem.b) if start is None else start.g
     for step in range(max(1, limits.max_passes // 2)):
         eps = annealing.eps()
@@ -60,12 +60,12 @@ def accelerated(problem: Problem, limits: Limits, start: Start | None = None) ->
     return progress.solution()
 
 
-class _Ascent:
+class Ascent:
     """Chooses the next g from what the last step found, so that the dual value ascends."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, anderson: type[Anderson] = Anderson) -> None:
         batch, b = problem.geometry.shape[0], problem.b
-        self.anderson = Anderson(b, MIXING, modulo_constants=True)
+        self.anderson = anderson(b, MIXING, modulo_constants=True)
         self.with_mass = b > 0
         # The rounding of a dual value is that of a potential, which is of the size of the costs.
         self.fall = FALL + 4 * torch.finfo(b.dtype).eps * problem.geometry.spread().double() / problem.eps

@@ -41,6 +41,7 @@ class Anderson:
         self.weighted = [torch.zeros_like(self.weights)] * DEPTH  # the weights times Δr_j, centred
         self.gram = self.weights.new_zeros(batch, DEPTH, DEPTH)
         self.valid = torch.zeros(batch, DEPTH, dtype=torch.bool, device=weights.device)
+        self._indices = torch.arange(DEPTH, device=weights.device)
         self.newest = 0
 
     def forget(self, which: Tensor) -> None:
@@ -49,14 +50,10 @@ class Anderson:
 
     def append(self, dx: Tensor, dr: Tensor, which: Tensor) -> None:
         """Take note of a pair (B, m) of differences, for the iterations marked in ``which`` (B,)."""
-        self.newest = newest = (self.newest + 1) % DEPTH
-        self.dx[newest], self.dr[newest] = dx, dr
+        self.dx[self._next], self.dr[self._next] = dx, dr
         centred = self._centred(dr)
-        self.weighted[newest] = self.weights * centred
-        self.gram[:, newest] = self.gram[:, :, newest] = self._products(centred)
-        self.valid[:, newest] = which
-        ages = (newest - torch.arange(DEPTH, device=dx.device)) % DEPTH
-        self.valid = self.valid & ((ages < KEPT) | ~self.valid.all(1, keepdim=True))
+        self.weighted[self._next] = self.weights * centred
+        self._note(centred, which)
 
     def step(self, r: Tensor) -> Tensor:
         """The step (B, m) from the point with residual ``r``: β r where there is no history."""
@@ -65,6 +62,18 @@ class Anderson:
         for j in range(DEPTH):
             step = step - gamma[:, j, None] * (self.dx[j] + self.mixing * self.dr[j])
         return step
+
+    @property
+    def _next(self) -> int:
+        return (self.newest + 1) % DEPTH
+
+    def _note(self, centred: Tensor, which: Tensor) -> None:
+        """Take the pair that was stored last, with Δr centred, into the normal equations."""
+        self.newest = newest = self._next
+        self.gram[:, newest] = self.gram[:, :, newest] = self._products(centred)
+        self.valid[:, newest] = which
+        ages = (newest - self._indices) % DEPTH
+        self.valid = self.valid & ((ages < KEPT) | ~self.valid.all(1, keepdim=True))
 
     def norm(self, vector: Tensor) -> Tensor:
         """The norm (B,) of vectors (B, m)."""
@@ -86,3 +95,26 @@ class Anderson:
         factor, _ = torch.linalg.cholesky_ex(gram + torch.diag_embed(ridge))
         right = torch.where(self.valid, right, 0.0)
         return torch.cholesky_solve(right[:, :, None], factor)[:, :, 0].nan_to_num(0.0, 0.0, 0.0)
+
+
+class StackedAnderson(Anderson):
+    """The same with all pairs in one tensor: fewer, larger operations, where their threads are no matter."""
+
+    def __init__(self, weights: Tensor, mixing: float, *, modulo_constants: bool) -> None:
+        super().__init__(weights, mixing, modulo_constants=modulo_constants)
+        batch, m = weights.shape
+        self._mixed = weights.new_zeros(batch, DEPTH, m)  # Δx_j + β Δr_j
+        self._weighted = self.weights.new_zeros(batch, DEPTH, m)
+
+    def append(self, dx: Tensor, dr: Tensor, which: Tensor) -> None:
+        self._mixed[:, self._next] = torch.add(dx, dr, alpha=self.mixing)
+        centred = self._centred(dr)
+        torch.mul(self.weights, centred, out=self._weighted[:, self._next])
+        self._note(centred, which)
+
+    def step(self, r: Tensor) -> Tensor:
+        gamma = self._least_squares(self._products(r.double())).to(r.dtype)
+        return torch.baddbmm(r[:, None, :], gamma[:, None, :], self._mixed, beta=self.mixing, alpha=-1)[:, 0]
+
+    def _products(self, vector: Tensor) -> Tensor:
+        return torch.bmm(self._weighted, vector[:, :, None])[:, :, 0]

@@ -25,8 +25,14 @@ from sinkdiv.solvers.problem import Problem
 #: A scaled plan of at most this many entries is stored, so that products need no exponentials.
 STORED_ENTRIES = 2**22
 
-#: Up to this many columns the stored system is factorised, in float64; above, conjugate gradients are faster.
+#: Up to this many columns the stored system is factorised, in float64; above, conjugate gradients are mostly faster,
+#: and up to the second number it is factorised if they have spent what that costs.
 FACTORISED_SIDE = 512
+FACTORISABLE_SIDE = 2048
+
+#: Columns whose products with D, formed all at once by a matrix product, take as long as one pass. (A matrix-vector
+#: product waits for memory: at 1000 columns, forming and factorising D took as long as 136 of them.)
+COLUMNS_A_PASS = 8
 
 #: The most products with D that conjugate gradients may spend.
 MAX_PRODUCTS = 2000
@@ -34,11 +40,17 @@ MAX_PRODUCTS = 2000
 
 @dataclass(frozen=True)
 class LinearSolution:
-    """What solves D s = v: ``s`` (B, m, k), the relative residual (B, k) that was left, and the products spent."""
+    """What solves D s = v: ``s`` (B, m, k), and the relative residual (B, k) that was left.
+
+    ``products`` with D were spent; ``passes`` is all that was done, in passes over the pairs; ``factorised`` tells
+    whether D was.
+    """
 
     s: Tensor
     residual: Tensor
     products: int
+    passes: int
+    factorised: bool
 
 
 class SemiDualHessian:
@@ -63,18 +75,39 @@ class SemiDualHessian:
         self._log_columns = torch.where(self._takes_part, log_b + g / eps - self._root.log(), -torch.inf)
         self._shrinkage = 1 / (1 + eps[:, :, None] / problem.rho[0])
 
-    def solve(self, v: Tensor, tol: float) -> LinearSolution:
+    def solve(
+        self, v: Tensor, tol: float, *, shift: Tensor | None = None, factorise: bool | None = None,
+        most: int = MAX_PRODUCTS,
+    ) -> LinearSolution:  # fmt: skip
         """s with D s = v for v (B, m, k), to a relative residual of ``tol`` in the norm of v/√d.
 
+        ``shift`` (B,) adds that multiple of d to the diagonal of D. ``factorise`` at once, if that is possible, or only
+        when conjugate gradients have spent as much; the size decides if omitted. They spend ``most`` products in all.
         Hard marginals determine s up to a constant: the one with <c, s> = 0 is returned, and what v has along the
         constants, which no s can match, is ignored.
         """
+        side = v.shape[1]
+        possible = side <= FACTORISABLE_SIDE and self._stored is not None
+        at_once = possible and (side <= FACTORISED_SIDE if factorise is None else factorise)
+        more = torch.zeros_like(v[:, :1, :1]) if shift is None else shift[:, None, None]
         scaled = self._without_constants(v * self._inverse_root[:, :, None])
-        if self._factorised is not None:
-            t, products = self._by_cholesky(scaled), 0
-        else:
-            t, products = self._by_conjugate_gradients(scaled, tol)
-        return LinearSolution(t * self._inverse_root[:, :, None], self._residual(t, scaled), products)
+        t, products, passes = torch.zeros_like(scaled), 0, 2
+        factor: Tensor | None = None
+        unsolved = True
+        if not at_once:
+            first = min(most, side // (2 * COLUMNS_A_PASS)) if possible else most
+            t, products = self._by_conjugate_gradients(scaled, tol, more, first)
+            unsolved = possible and products == first
+        if unsolved:
+            passes += side // COLUMNS_A_PASS
+            factor = self._factor if shift is None else self._factorised(more)
+            if factor is not None:
+                t = self._by_cholesky(scaled, factor)
+            else:
+                t, count = self._by_conjugate_gradients(scaled, tol, more, most - products)
+                products += count
+        s, residual = t * self._inverse_root[:, :, None], self._residual(t, scaled, more)
+        return LinearSolution(s, residual, products, passes + 2 * products, factor is not None)
 
     def product(self, s: Tensor) -> Tensor:
         """D s, (B, m, k): two passes."""
@@ -98,15 +131,19 @@ class SemiDualHessian:
         return self._problem.geometry.plan_matrix(self._log_rows, self._log_columns, self._eps)
 
     @cached_property
-    def _factorised(self) -> Tensor | None:
+    def _factor(self) -> Tensor | None:
+        return self._factorised(self._root.new_zeros(1, 1, 1))
+
+    def _factorised(self, shift: Tensor) -> Tensor | None:
         """The Cholesky factor (B, m, m) in float64 of the scaled system, its constants moved from 0 to 1."""
-        if self._stored is None or self._stored.shape[-1] > FACTORISED_SIDE:
-            return None
+        assert self._stored is not None
         plan = self._stored.double()
+        # Squares of what is left here are no subnormal numbers, with which processors are many times slower.
+        plan = plan.masked_fill(plan < torch.finfo(plan.dtype).tiny ** 0.5, 0.0)
         system = -self._shrinkage.double() * (plan.mT @ plan)
         if self._problem.balanced:
             system += self._constants.double() @ self._constants.double().mT
-        system.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        system.diagonal(dim1=-2, dim2=-1).add_(1.0 + shift[:, :, 0].double())
         factor, failures = torch.linalg.cholesky_ex(system)
         return None if bool(failures.any()) else factor
 
@@ -118,27 +155,27 @@ class SemiDualHessian:
     def _without_constants(self, t: Tensor) -> Tensor:
         return t - self._constants * (self._constants * t).sum(1, keepdim=True) if self._problem.balanced else t
 
-    def _by_cholesky(self, v: Tensor) -> Tensor:
-        assert self._factorised is not None
-        return self._without_constants(torch.cholesky_solve(v.double(), self._factorised).to(v.dtype))
+    def _by_cholesky(self, v: Tensor, factor: Tensor) -> Tensor:
+        t: Tensor = torch.cholesky_solve(v.double(), factor)
+        return self._without_constants(t.to(v.dtype))
 
-    def _by_conjugate_gradients(self, v: Tensor, tol: float) -> tuple[Tensor, int]:
+    def _by_conjugate_gradients(self, v: Tensor, tol: float, shift: Tensor, most: int) -> tuple[Tensor, int]:
         t, r = torch.zeros_like(v), v
         p, rr = r, _dot(r, r)
         enough = tol**2 * rr
-        for products in range(MAX_PRODUCTS):
+        for products in range(most):
             running = rr > enough
             if not bool(running.any()):
                 return t, products
-            q = self._apply(p)
+            q = self._apply(p) + shift * p
             step = torch.where(running, rr / _dot(p, q), 0.0)
             t, r = t + step * p, self._without_constants(r - step * q)
             rr, before = torch.where(running, _dot(r, r), rr), rr
             p = r + torch.where(running, rr / before, 0.0) * p
-        return t, MAX_PRODUCTS
+        return t, most
 
-    def _residual(self, t: Tensor, v: Tensor) -> Tensor:
-        missing, size = self._without_constants(v - self._apply(t)).norm(dim=1), v.norm(dim=1)
+    def _residual(self, t: Tensor, v: Tensor, shift: Tensor) -> Tensor:
+        missing, size = self._without_constants(v - self._apply(t) - shift * t).norm(dim=1), v.norm(dim=1)
         return torch.where(size > 0, missing / size, 0.0)
 
 

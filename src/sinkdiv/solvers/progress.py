@@ -102,7 +102,11 @@ class Progress:
     def _status(self) -> tuple[Status, ...]:
         if self.stopped:
             return tuple(Status.STOPPED if running else Status.CONVERGED for running in self.running.tolist())
-        return statuses(self.best.error.tolist(), self.problem.geometry.spread().tolist(), self.problem, self.limits)
+        return statuses(self.best.error.tolist(), self._magnitude().tolist(), self.problem, self.limits)
+
+    def _magnitude(self) -> Tensor:
+        """The size (B,) of costs and potentials, whose rounding marginal errors inherit."""
+        return self.problem.geometry.spread()
 
 
 def statuses(errors: Sequence[float], spreads: Sequence[float], problem: Problem, limits: Limits) -> tuple[Status, ...]:

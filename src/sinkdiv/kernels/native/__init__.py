@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from sinkdiv.costs import Cost, Euclidean, SquaredEuclidean
-from sinkdiv.kernels import reference
 
 _native: Any
 try:
@@ -68,7 +67,9 @@ class _Reductions:
 
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """P itself, (B, n, m)."""
-        return reference.plan_matrix(reference.matrix_tiles(self.costs()), u, h, eps)
+        out = self._empty(*self._shape)
+        self._call(_native.plan_matrix, (u, h, eps), (out,))
+        return out
 
     def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """P 1 (B, n) and Pᵀ 1 (B, m), from one exponential for each pair."""

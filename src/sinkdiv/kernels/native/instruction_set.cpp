@@ -13,7 +13,8 @@ const Passes<T>& passes() {
                                      costs<T>,                  softmin<T>,   product<T>,
                                      marginals<T>,              cost_marginals<T>,
                                      tangent_marginals<T>,      weighted_gradient<T>,
-                                     gradient_tangent<T>,       plan_cost<T>, corrected_primal<T>,
+                                     gradient_tangent<T>,       plan_cost<T>, plan_matrix<T>,
+                                     corrected_primal<T>,
                                      small_memory<T>,           solve_small<T>};
     return table;
 }

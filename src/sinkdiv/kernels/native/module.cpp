@@ -446,6 +446,23 @@ void plan_cost(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uint
     finish(completed);
 }
 
+template <class T>
+void plan_matrix(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().plan_matrix(packed.pairs(b), {rows[b], columns[b], scale[b]}, begin, end, scratch[thread],
+                                    reinterpret_cast<T*>(out) + b * batch.n * batch.m);
+        });
+    }
+    finish(completed);
+}
+
 // Column vectors (B, m) padded with zeros.
 template <class T>
 class Columns {
@@ -475,10 +492,13 @@ class PackedMotion {
           dx_(reinterpret_cast<const T*>(dx)),
           dy_(batch.batch * padded_ * batch.d),
           x_products_(batch.batch * batch.n),
-          y_products_(batch.batch * padded_) {
+          y_products_(batch.batch * padded_),
+          moving_(batch.batch, Moving::both) {
         const T* moves = reinterpret_cast<const T*>(dy);
         for (int64_t b = 0; b < batch.batch; ++b) {
             const T* own = moves + b * batch.m * batch.d;
+            if (rests(own, batch.m * batch.d)) moving_[b] = Moving::rows;
+            else if (rests(dx_ + b * batch.n * batch.d, batch.n * batch.d)) moving_[b] = Moving::columns;
             for (int64_t from = 0; from < padded_; from += packed.width())
                 pack_tile(own + from * batch.d, std::min(packed.width(), batch.m - from), batch.d, packed.width(),
                           dy_.data() + (b * padded_ + from) * batch.d);
@@ -491,10 +511,14 @@ class PackedMotion {
 
     Motion<T> operator[](int64_t b) const {
         return {dx_ + b * batch_.n * batch_.d, dy_.data() + b * padded_ * batch_.d, x_products_.data() + b * batch_.n,
-                y_products_.data() + b * padded_};
+                y_products_.data() + b * padded_, moving_[b]};
     }
 
   private:
+    static bool rests(const T* moves, int64_t count) {
+        return std::all_of(moves, moves + count, [](T value) { return value == 0; });
+    }
+
     void multiply(const T* points, const T* moves, int64_t count, T* to) const {
         for (int64_t i = 0; i < count; ++i, points += batch_.d, moves += batch_.d) {
             double total = 0;
@@ -507,6 +531,7 @@ class PackedMotion {
     int64_t padded_;
     const T* dx_;
     Buffer<T> dy_, x_products_, y_products_;
+    std::vector<Moving> moving_;
 };
 
 template <class T>
@@ -573,7 +598,9 @@ void gradient_tangent(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t ep
         const PerThread<double> sums(batch.threads, 2 * BLOCK * (batch.d + 1));
         completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
             const T slope = T(-1 / double(reinterpret_cast<const T*>(eps)[b]));
-            passes<T>().gradient_tangent(packed.pairs(b), {rows[b], columns[b], scale[b]}, points[b], moves[b],
+            const bool rest = motion[b].moving == Moving::rows;
+            passes<T>().gradient_tangent(packed.pairs(b), {rows[b], columns[b], scale[b]}, points[b],
+                                         rest ? Operand<T>{nullptr, batch.d, 1} : moves[b],
                                          {reinterpret_cast<const T*>(s) + b * batch.n, factors[b], slope}, motion[b],
                                          packed.x(b), begin, end, scratch[thread], sums[thread],
                                          reinterpret_cast<T*>(out) + b * batch.n * batch.d);
@@ -765,6 +792,9 @@ NB_MODULE(_native, m) {
           });
     m.def("plan_cost", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t out) {
         SINKDIV_BOTH(plan_cost)(batch, u, h, eps, out);
+    });
+    m.def("plan_matrix", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t out) {
+        SINKDIV_BOTH(plan_matrix)(batch, u, h, eps, out);
     });
     m.def("corrected_primal",
           [](bool wide, const Batch& batch, uintptr_t a, uintptr_t b, uintptr_t log_u, uintptr_t log_h, uintptr_t eps,

@@ -39,7 +39,7 @@ constexpr float LOWEST = -1e30f;  // stands for log 0, so that no infinity meets
 // A right-hand side V (m, k) of a plan product.
 template <class T>
 struct Operand {
-    const T* values;  // narrow: (tiles, k, width); wide: (m rounded up to tiles, padded k)
+    const T* values;  // narrow: (tiles, k, width); wide: (m rounded up to tiles, padded k), or null if all are 0
     int64_t k, stride;  // stride: padded k of a wide operand, 0 for a narrow one
 };
 
@@ -55,6 +55,9 @@ struct Factors {
     T slope;
 };
 
+// Points that are at rest save a third of the products behind a tangent.
+enum class Moving { both, rows, columns };
+
 // How the points move. The cost's tangent is its derivative as they do.
 template <class T>
 struct Motion {
@@ -62,6 +65,7 @@ struct Motion {
     const T* y;           // packed as the columns are
     const T* x_products;  // x_i * dx_i, (n), for squared_product
     const T* y_products;  // y_j * dy_j, (tiles, width)
+    Moving moving;
 };
 
 // A whole problem, small enough for one thread. Weights a (n) and b (m); potentials f, raw_f (n) and g, raw_g (m).
@@ -123,6 +127,8 @@ struct Passes {
                              T* out);
     // sum_j P_ij C_ij
     void (*plan_cost)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* out);
+    // P_ij
+    void (*plan_matrix)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, T* out);
     // sum_j b_j s (C_ij + eps log s) for the density s = 2^z_ij + p_i q_j
     void (*corrected_primal)(const Pairs<T>&, const Scores<T>&, const T* b, const T* p, const T* q, int64_t begin,
                              int64_t end, T* scratch, double* out);

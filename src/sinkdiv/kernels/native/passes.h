@@ -109,12 +109,13 @@ inline void sweep(const Pairs<T>& p, int64_t begin, int64_t end, T* costs, Reduc
 constexpr int BOTH = VECTORS / 2;
 
 // Adds the contributions of coordinates [from, to) to the sums behind costs and tangents.
-template <class T, Form FORM>
-inline void add_tangent_coordinates(const T* const* x, const T* const* dx, const T* y, const T* dy, int64_t width,
-                                    int64_t from, int64_t to, Vector<T> (&cost)[ROWS][BOTH],
+template <class T, Form FORM, Moving MOVING>
+inline void add_tangent_coordinates(const T* x, const T* dx, const int64_t (&offsets)[ROWS], const T* y, const T* dy,
+                                    int64_t width, int64_t from, int64_t to, Vector<T> (&cost)[ROWS][BOTH],
                                     Vector<T> (&tangent)[ROWS][BOTH]) {
     constexpr int LANES = Simd<T>::LANES;
-    for (int64_t k = from; k < to; ++k) {
+    x += from, dx += from;  // two moving addresses and fixed offsets: an address for each row fills the registers
+    for (int64_t k = from; k < to; ++k, ++x, ++dx) {
         Vector<T> columns[BOTH], moves[BOTH];
         for (int c = 0; c < BOTH; ++c) {
             columns[c] = load(y + k * width + c * LANES);
@@ -122,17 +123,19 @@ inline void add_tangent_coordinates(const T* const* x, const T* const* dx, const
         }
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
-            const Vector<T> own = fill(x[r][k]), move = fill(dx[r][k]);
+            const Vector<T> own = fill(x[offsets[r]]), move = fill(dx[offsets[r]]);
 #pragma GCC unroll 8
             for (int c = 0; c < BOTH; ++c) {
                 if constexpr (FORM == Form::squared_product) {
                     cost[r][c] += own * columns[c];
-                    tangent[r][c] += own * moves[c];
-                    tangent[r][c] += move * columns[c];
+                    if constexpr (MOVING != Moving::rows) tangent[r][c] += own * moves[c];
+                    if constexpr (MOVING != Moving::columns) tangent[r][c] += move * columns[c];
                 } else {
                     const Vector<T> difference = own - columns[c];
                     cost[r][c] += difference * difference;
-                    tangent[r][c] += difference * (move - moves[c]);
+                    if constexpr (MOVING == Moving::both) tangent[r][c] += difference * (move - moves[c]);
+                    if constexpr (MOVING == Moving::rows) tangent[r][c] += difference * move;
+                    if constexpr (MOVING == Moving::columns) tangent[r][c] -= difference * moves[c];
                 }
             }
         }
@@ -154,21 +157,19 @@ inline void finish_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t 
     }
 }
 
-template <class T, Form FORM>
+template <class T, Form FORM, Moving MOVING>
 inline void group_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t row, int64_t tile, T* costs,
                            T* tangents) {
     constexpr int LANES = Simd<T>::LANES;
-    const T *x[ROWS], *dx[ROWS];
-    for (int r = 0; r < ROWS; ++r) {
-        const int64_t own = (row + r < p.n ? row + r : p.n - 1) * p.d;
-        x[r] = p.x + own, dx[r] = motion.x + own;
-    }
+    int64_t offsets[ROWS];
+    for (int r = 0; r < ROWS; ++r) offsets[r] = (row + r < p.n ? row + r : p.n - 1) * p.d;
     const int64_t at = tile * p.d * p.width;
     for (int64_t j = 0; j < p.width; j += BOTH * LANES)
         for (int64_t from = 0; from < p.d; from += RUN_OF_COORDINATES) {
             const int64_t to = from + RUN_OF_COORDINATES < p.d ? from + RUN_OF_COORDINATES : p.d;
             Vector<T> cost[ROWS][BOTH] = {}, tangent[ROWS][BOTH] = {};
-            add_tangent_coordinates<T, FORM>(x, dx, p.y + at + j, motion.y + at + j, p.width, from, to, cost, tangent);
+            add_tangent_coordinates<T, FORM, MOVING>(p.x, motion.x, offsets, p.y + at + j, motion.y + at + j, p.width,
+                                                     from, to, cost, tangent);
             for (int r = 0; r < ROWS; ++r)
                 for (int c = 0; c < BOTH; ++c) {
                     const int64_t entry = r * p.width + j + c * LANES, own = row + r < p.n ? row + r : p.n - 1;
@@ -181,6 +182,17 @@ inline void group_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t r
         }
 }
 
+// The costs and tangents of a group of rows with a tile of columns, (ROWS, width) each.
+template <class T, Form FORM>
+inline void moving_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t row, int64_t tile, T* costs,
+                            T* tangents) {
+    switch (motion.moving) {
+        case Moving::both: group_tangents<T, FORM, Moving::both>(p, motion, row, tile, costs, tangents); break;
+        case Moving::rows: group_tangents<T, FORM, Moving::rows>(p, motion, row, tile, costs, tangents); break;
+        case Moving::columns: group_tangents<T, FORM, Moving::columns>(p, motion, row, tile, costs, tangents); break;
+    }
+}
+
 // Calls reduce(tile, row, rows, costs, tangents) for each group of rows and each tile; both are (ROWS, width). Pairs of
 // points only.
 template <class T, class Reduce>
@@ -191,11 +203,11 @@ inline void sweep_tangents(const Pairs<T>& p, const Motion<T>& motion, int64_t b
     for (int64_t tile = 0; tile < tiles; ++tile)
         for (int64_t row = begin; row < end; row += ROWS) {
             if (p.form == Form::squared_differences)
-                group_tangents<T, Form::squared_differences>(p, motion, row, tile, costs, tangents);
+                moving_tangents<T, Form::squared_differences>(p, motion, row, tile, costs, tangents);
             else if (p.form == Form::squared_product)
-                group_tangents<T, Form::squared_product>(p, motion, row, tile, costs, tangents);
+                moving_tangents<T, Form::squared_product>(p, motion, row, tile, costs, tangents);
             else
-                group_tangents<T, Form::distance>(p, motion, row, tile, costs, tangents);
+                moving_tangents<T, Form::distance>(p, motion, row, tile, costs, tangents);
             reduce(tile, row, int(end - row < ROWS ? end - row : ROWS), costs, tangents);
         }
 }
@@ -374,10 +386,10 @@ void softmin(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, 
 
 // The plan's entries 2^(z_ij + u_i) of one row, over the costs they were made of or beside them.
 template <class T>
-inline void plan_row(const T* costs, const T* h, T u, T scale, int64_t width, T* plan) {
+inline void plan_row(const T* costs, const T* h, T u, T scale, int64_t width, T* plan, T least = Simd<T>::LEAST) {
     constexpr int LANES = Simd<T>::LANES;
     for (int64_t j = 0; j < width; j += LANES)
-        store(plan + j, exp2_or_zero<T>(score(load(costs + j), load(h + j), scale) + u));
+        store(plan + j, exp2_or_zero<T>(score(load(costs + j), load(h + j), scale) + u, least));
 }
 
 template <class T>
@@ -473,8 +485,9 @@ struct BlockSums {
                 }
         } else {
             const int64_t left = p.m - tile * p.width, count = left < p.width ? left : p.width;
-            add_wide_product(weights, p.width, v.values + tile * p.width * v.stride, v.stride, count, rows, v.k,
-                             sums + (row - begin) * v.k);
+            if (v.values)
+                add_wide_product(weights, p.width, v.values + tile * p.width * v.stride, v.stride, count, rows, v.k,
+                                 sums + (row - begin) * v.k);
             double* const masses = sums + BLOCK * v.k + row - begin;
             if (points)
                 for (int r = 0; r < rows; ++r) masses[r] += double(total(weights + r * p.width, p.width));
@@ -491,13 +504,14 @@ template <class T>
 void product(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, Product what, const T* points, int64_t begin,
              int64_t end, T* scratch, double* sums, T* out) {
     T* plan = scratch + ROWS * p.width;
+    const T least = what == Product::plan ? Simd<T>::LEAST : LEAST_FACTOR<T>;
     BlockSums<T> block{v, what == Product::plan ? nullptr : points, begin, sums};
     block.clear();
     sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
         for (int r = 0; r < ROWS; ++r) {
             const int own = r < rows ? r : rows - 1;
             T* weights = plan + r * p.width;
-            plan_row(costs + own * p.width, s.h + tile * p.width, s.u[row + own], s.scale, p.width, weights);
+            plan_row(costs + own * p.width, s.h + tile * p.width, s.u[row + own], s.scale, p.width, weights, least);
             if (what == Product::gradient_of_distance) divide_by_distance(costs + own * p.width, p.width, weights);
         }
         block.add(p, tile, row, rows, plan);
@@ -512,7 +526,8 @@ template <class T>
 inline void weighted_row(const T* costs, const T* h, T u, T scale, T s, const T* t, T k, int64_t width, T* weights) {
     constexpr int LANES = Simd<T>::LANES;
     for (int64_t j = 0; j < width; j += LANES) {
-        const Vector<T> cost = load(costs + j), entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u);
+        const Vector<T> cost = load(costs + j);
+        const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u, LEAST_FACTOR<T>);
         store(weights + j, entry * (s + load(t + j) + k * cost));
     }
 }
@@ -563,7 +578,7 @@ inline void tangent_row(T* costs, T* tangents, const T* h, T u, T scale, T s, co
     constexpr int LANES = Simd<T>::LANES;
     for (int64_t j = 0; j < width; j += LANES) {
         const Vector<T> cost = load(costs + j), tangent = load(tangents + j);
-        const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u);
+        const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u, LEAST_FACTOR<T>);
         const auto weights = tangent_weights<T, DISTANCE>(cost, tangent, entry, s + load(t + j) + k * tangent);
         store(costs + j, weights.move), store(tangents + j, weights.place);
     }
@@ -587,9 +602,10 @@ inline void low_gradient_tangent(const Low& low, const Scores<T>& s, const Facto
             Vector<T> total[COUNT][D] = {};
             low.template each<COUNT>(row, tile, [&](int r, int64_t j, const Vector<T>* differences,
                                                     const Vector<T>* velocities, Vector<T> cost, Vector<T> tangent) {
-                const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u[r]);
+                const Vector<T> z = score(cost, load(h + j), s.scale) + u[r];
                 const Vector<T> factor = own[r] + load(columns + j) + f.slope * tangent;
-                const auto weights = tangent_weights<T, Low::DISTANCE>(cost, tangent, entry, factor);
+                const auto weights = tangent_weights<T, Low::DISTANCE>(
+                    cost, tangent, exp2_or_zero<T>(z, LEAST_FACTOR<T>), factor);
 #pragma GCC unroll 8
                 for (int k = 0; k < D; ++k)
                     total[r][k] += weights.place * differences[k] + weights.move * velocities[k];
@@ -632,6 +648,7 @@ template <class T>
 struct BothSums {
     const Pairs<T>& p;
     const Scores<T>& s;
+    T least;  // of the exponents that count
     int64_t begin;
     T* across;  // (width): column sums of one group
     double* columns;
@@ -647,8 +664,8 @@ struct BothSums {
             Vector<T> sum0 = {};
             for (int64_t j = 0; j < p.width; j += LANES) {
                 const Vector<T> cost = load(costs + r * p.width + j);
-                const Vector<T> term =
-                    times(exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u), r * p.width + j, cost);
+                const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u, least);
+                const Vector<T> term = times(entry, r * p.width + j, cost);
                 sum0 += term;
                 store(across + j, r == 0 ? term : load(across + j) + term);
             }
@@ -666,7 +683,7 @@ struct BothSums {
 template <class T>
 void marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, double* columns,
                T* out) {
-    BothSums<T> both{p, s, begin, scratch + ROWS * p.width, columns, {}};
+    BothSums<T> both{p, s, Simd<T>::LEAST, begin, scratch + ROWS * p.width, columns, {}};
     sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
         both.add(tile, row, rows, costs, [](Vector<T> entry, int64_t, Vector<T>) { return entry; });
     });
@@ -676,7 +693,7 @@ void marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end
 template <class T>
 void cost_marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, double* columns,
                     T* out) {
-    BothSums<T> both{p, s, begin, scratch + ROWS * p.width, columns, {}};
+    BothSums<T> both{p, s, LEAST_FACTOR<T>, begin, scratch + ROWS * p.width, columns, {}};
     sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
         both.add(tile, row, rows, costs, [](Vector<T> entry, int64_t, Vector<T> cost) {
             return entry > T(0) ? entry * cost : fill(T(0));  // a forbidden pair's cost is infinite
@@ -699,7 +716,8 @@ inline void low_tangent_marginals(const Low& low, const Scores<T>& s, int64_t be
             Vector<T> total[ROWS] = {}, column = {};
             low.template each<ROWS>(row, tile, [&](int r, int64_t j, const Vector<T>*, const Vector<T>*,
                                                    Vector<T> cost, Vector<T> tangent) {
-                const Vector<T> term = exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u[r]) * tangent;
+                const Vector<T> z = score(cost, load(h + j), s.scale) + u[r];
+                const Vector<T> term = exp2_or_zero<T>(z, LEAST_FACTOR<T>) * tangent;
                 total[r] += term;
                 column = r == 0 ? term : column + term;
                 if (r == ROWS - 1) store(across + j, column);
@@ -718,7 +736,7 @@ void tangent_marginals(const Pairs<T>& p, const Scores<T>& s, const Motion<T>& m
         low_tangent_marginals(low, s, begin, end, scratch, columns, out);
     };
     if (in_low_dimension(p, motion, in_registers)) return;
-    BothSums<T> both{p, s, begin, scratch + 2 * ROWS * p.width, columns, {}};
+    BothSums<T> both{p, s, LEAST_FACTOR<T>, begin, scratch + 2 * ROWS * p.width, columns, {}};
     sweep_tangents(p, motion, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs, T* tangents) {
         both.add(tile, row, rows, costs,
                  [&](Vector<T> entry, int64_t at, Vector<T>) { return entry * load(tangents + at); });
@@ -734,6 +752,17 @@ void plan_cost(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end
         for (int r = 0; r < rows; ++r, c += p.width) {
             plan_row(c, s.h + tile * p.width, s.u[row + r], s.scale, p.width, plan);
             out[row + r] += double(dot(plan, c, p.width));
+        }
+    });
+}
+
+template <class T>
+void plan_matrix(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, T* out) {
+    sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* c) {
+        const int64_t from = tile * p.width, left = p.m - from, count = left < p.width ? left : p.width;
+        for (int r = 0; r < rows; ++r, c += p.width) {
+            plan_row(c, s.h + from, s.u[row + r], s.scale, p.width, c);
+            std::memcpy(out + (row + r) * p.m + from, c, count * sizeof(T));
         }
     });
 }

@@ -178,12 +178,16 @@ inline Vector<T> exp2_guarded(Vector<T> x) {
 #endif
 }
 
+// Where 2^x is to be multiplied, by numbers down to 2^-16, it must be larger for no product to be subnormal.
+template <class T>
+constexpr T LEAST_FACTOR = Simd<T>::LEAST + 16;
+
 // 2^x with an exact 0 for what would be (nearly) subnormal, so that a weight of zero carries no mass.
 template <class T>
-inline Vector<T> exp2_or_zero(Vector<T> x) {
+inline Vector<T> exp2_or_zero(Vector<T> x, T least = Simd<T>::LEAST) {
     using S = Simd<T>;
     Vector<T> bounded = smaller(larger(x, fill<T>(S::LEAST)), fill<T>(S::MOST));
-    auto keep = x >= S::LEAST;  // all bits set where true
+    auto keep = x >= least;  // all bits set where true
     return (Vector<T>)((typename S::Bits)exp2_bounded<T>(bounded) & keep);
 }
 

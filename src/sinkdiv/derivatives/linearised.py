@@ -1,0 +1,104 @@
+"""A solved problem in numbers, and the linear systems that say how its potentials move.
+
+With r and c the plan's *actual* marginals and k = 1 + ε/ρ (1 where they are hard), changes of the potentials solve
+
+    [k₁ diag r, P; Pᵀ, k₂ diag c] [s_u; s_v] = right-hand side.
+
+Eliminating s_u leaves D (`sinkdiv.solvers.hessian`). Where both sides are one, s_u = s_v and k diag r + P alone is to
+be inverted: its spectrum relative to r lies in [k, k+1], so that a few products are enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sinkdiv.derivatives.accuracy import report
+from sinkdiv.solvers import Problem, Solution
+from sinkdiv.solvers.conjugate_gradients import conjugate_gradients, relative_residual
+from sinkdiv.solvers.hessian import SemiDualHessian
+
+#: More than ever needed where both sides are one.
+MAX_SYMMETRIC_PRODUCTS = 200
+
+#: What a weight of zero is taken for, relative to the mean: too little to be seen, enough for its derivative.
+LEAST_WEIGHT = 1e-20
+
+
+class Linearised:
+    """The plan of a solved problem, its marginals, products with it, and its linear systems. All weights are positive.
+
+    ``one_sided`` says that both sides are one and move as one; the plan is then the symmetric one of f = g. Otherwise
+    its rows are exact.
+    """
+
+    def __init__(self, problem: Problem, solution: Solution, wanted: float, *, one_sided: bool) -> None:
+        self.eps, self.one_sided, self._wanted = problem.eps_column(), one_sided, wanted
+        a = _positive(problem.a)
+        self.problem = replace(problem, a=a, b=a if problem.symmetric else _positive(problem.b))
+        if problem.symmetric and not one_sided:
+            f = problem.damped(solution.raw_f, self.eps, side=0)
+            solution = replace(solution, f=f, raw_g=self.problem.raw_potential(f, self.eps, side=1))
+        extension = problem.damped(solution.raw_g, self.eps, side=1)
+        self.f, self.raw_f, self.raw_g = solution.f, solution.raw_f, solution.raw_g
+        self.g = torch.where(problem.b > 0, solution.g, extension)
+
+    @cached_property
+    def logarithms(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(u, h, ε) of `sinkdiv.kernels.reference`."""
+        log_a, log_b = self.problem.log_weights
+        u = log_a + self.f / self.eps
+        return u, u if self.one_sided else log_b + self.g / self.eps, self.eps
+
+    def marginal(self, side: int) -> Tensor:
+        """r (B, n), or c (B, m)."""
+        potential, raw = ((self.f, self.raw_f), (self.g, self.raw_g))[side]
+        return self.problem.marginal(potential, raw, self.eps, side)
+
+    def product(self, v: Tensor, side: int) -> Tensor:
+        """P v (B, n) for v (B, m), or Pᵀ v."""
+        return self.problem.geometry.plan_product(*self.logarithms, v[:, :, None], side).squeeze(-1)
+
+    def stiffness(self, side: int) -> float:
+        """k of a side."""
+        return 1 + self.problem.eps / self.problem.rho[side]
+
+    def rows(self, right: Tensor, columns: Tensor) -> Tensor:
+        """s_u (B, n), given its right-hand side and s_v (B, m)."""
+        return (right - self.product(columns, 0)) / (self.stiffness(0) * self.marginal(0))
+
+    def columns(self, right: Tensor, start: Tensor | None = None) -> Tensor:
+        """s_v (B, m) with D s_v = right; the tolerance is relative to what is left of ``right`` beside ``start``."""
+        if start is not None:
+            right = right - self._hessian.product(start[:, :, None]).squeeze(-1)
+        solved = self._hessian.solve(right[:, :, None], self._wanted)
+        report(solved.residual, self._wanted)
+        s = solved.s.squeeze(-1)
+        return s if start is None else start + s
+
+    def both(self, right: Tensor, start: Tensor | None = None) -> Tensor:
+        """s (B, n) with (k diag r + P) s = right, where both sides are one."""
+        root = self.marginal(0).sqrt()
+
+        def apply(t: Tensor) -> Tensor:
+            return self.stiffness(0) * t + (self.product(t.squeeze(-1) / root, 0) / root)[:, :, None]
+
+        scaled = (right / root)[:, :, None]
+        if start is not None:
+            scaled = scaled - apply((start * root)[:, :, None])
+        t, _ = conjugate_gradients(apply, scaled, self._wanted, MAX_SYMMETRIC_PRODUCTS)
+        report(relative_residual(apply, t, scaled), self._wanted)
+        s = t.squeeze(-1) / root
+        return s if start is None else start + s
+
+    @cached_property
+    def _hessian(self) -> SemiDualHessian:
+        return SemiDualHessian(self.problem, self.g, self.raw_f, self.raw_g)
+
+
+def _positive(weights: Tensor) -> Tensor:
+    """Weights (B, n), a little above zero."""
+    return torch.maximum(weights, LEAST_WEIGHT * weights.mean(-1, keepdim=True))

@@ -1,0 +1,93 @@
+"""Sinkhorn's algorithm with a stored Gibbs kernel: the accelerated iteration, by products instead of exponentials.
+
+The iteration is that of `sinkdiv.solvers.accelerated`, annealed and extrapolated alike. A pass is a product with the
+kernel (`sinkdiv.solvers.stored`) as long as that is right, and forms the kernel anew where it is not, or where ε has
+changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sinkdiv.solvers.accelerated import Ascent
+from sinkdiv.solvers.anderson import StackedAnderson
+from sinkdiv.solvers.annealing import Annealing
+from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
+from sinkdiv.solvers.progress import Iterate
+from sinkdiv.solvers.small import is_small, solve_small
+from sinkdiv.solvers.stored import StoredKernel, VerifiedProgress
+
+#: No step of a climb is longer, relative to the spread of the cost: potentials need not, and where forbidden pairs make
+#: the supports infeasible, nothing else would stop them.
+REACH = 4.0
+
+#: Up to this many pairs the native solver of small problems is faster, exponentials and all.
+QUICK_ENTRIES = 2**18
+
+
+def is_quick(problem: Problem, limits: Limits) -> bool:
+    """Whether a problem is better solved by one native call."""
+    _, n, m = problem.geometry.shape
+    return n * m <= QUICK_ENTRIES and is_small(problem, limits)
+
+
+def sinkhorn(problem: Problem, limits: Limits, start: Start | None = None) -> Solution:
+    """Solve the problem of a cost matrix. The rows of the returned plan are exact; its columns carry the error."""
+    if is_quick(problem, limits):
+        return solve_small([problem], limits, [start], [False])[0]
+    gibbs = Gibbs(problem, limits, start)
+    gibbs.run()
+    return gibbs.progress.solution()
+
+
+class Gibbs:
+    """A solve under way: it can be left and taken up again."""
+
+    def __init__(self, problem: Problem, limits: Limits, start: Start | None = None) -> None:
+        self.kernel = StoredKernel(problem)
+        self.problem = replace(problem, geometry=self.kernel)
+        self.progress = VerifiedProgress(problem, self.kernel, limits)
+        self._annealing = Annealing(problem, limits, warm=start is not None)
+        self._ascent = Ascent(problem, StackedAnderson)
+        self._g = torch.zeros_like(problem.b) if start is None else start.g
+        self._reach = REACH * (problem.geometry.spread()[:, None] + problem.eps)
+
+    def run(self, leave: Callable[[], bool] = lambda: False) -> bool:
+        """Iterate until all is done, the passes are spent, or ``leave`` says so; True if nothing is left to do."""
+        while not self.progress.exhausted():
+            if self._step():
+                return True
+            if leave():
+                return False
+        return True
+
+    @property
+    def reached(self) -> Tensor:
+        """The g (B, m) of the greatest dual value. (Where clusters exchange mass the least error tells nothing.)"""
+        return self._ascent.g
+
+    def take_up(self, g: Tensor) -> None:
+        """Go on from another g (B, m), at the target ε."""
+        self._g = g
+        self._ascent.restart(torch.ones_like(self.progress.running))
+
+    def _step(self) -> bool:
+        problem, eps = self.problem, self._annealing.eps()
+        g, raw_f = problem.translated(self._g, problem.raw_potential(self._g, eps, side=0), eps)
+        f = problem.damped(raw_f, eps, side=0)
+        raw_g = problem.raw_potential(f, eps, side=1)
+        error = problem.residual(g, raw_g, eps, side=1)
+        if self.progress.note(Iterate(f, g, raw_f, raw_g, error), self._annealing.at_target(), eps):
+            return True
+        updated = problem.damped(raw_g, eps, side=1)
+        extrapolated = self._ascent.next(g, updated, problem.dual(f, g, eps), eps)
+        if problem.geometry.forbids:
+            extrapolated = g + (extrapolated - g).clamp(-self._reach, self._reach)
+        moved = self._annealing.advance(error)
+        self._ascent.restart(moved)
+        self._g = torch.where(moved[:, None] | (problem.b == 0), updated, extrapolated)
+        return False
