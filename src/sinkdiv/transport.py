@@ -297,7 +297,9 @@ class Transport:
         problem = self._problem
         # The softmin's extension is right for points of little or no mass too, of which the iteration takes no notice.
         raw = (self._solution.raw_f, self._solution.raw_g)[side]
-        return self._solved.weight_partial(problem.damped(raw, problem.eps_column(), side), side)
+        constant = self._solved.constant(self._solution.f, self._solution.g)
+        potential = problem.damped(raw, problem.eps_column(), side) + (constant if side == 0 else -constant)
+        return self._solved.weight_partial(potential, side)
 
     @cached_property
     def _solved(self) -> Solved:

@@ -63,7 +63,7 @@ class SharpValue:
             s = at.both(mu, start=at.f)
             return _Multipliers(s, s)
         eliminated = at.product(mu / (at.stiffness(0) * at.marginal(0)), 1)
-        columns = at.columns(nu - eliminated, start=at.g)
+        columns = at.columns(nu - eliminated, terms=nu.abs() + (at.marginal(1) * at.g).abs(), start=at.g)
         return _Multipliers(at.rows(mu, columns), columns)
 
     def _weight_partial(self, multipliers: _Multipliers, side: int) -> Tensor:

@@ -79,7 +79,7 @@ class Semidual:
     def solve(self, v: Tensor) -> Tensor:
         """s with D s = v, (B, m, k); a `DerivativeWarning` if it is less accurate than the tolerance asks."""
         with full_precision(v):
-            solution = self.hessian.solve(v, self._tol)
+            solution = self.hessian.solve(v, self._tol, shift=self.hessian.rounding)
         report(solution.residual, self._tol)
         return solution.s
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sinkdiv.derivatives.accuracy import report
 from sinkdiv.solvers import Problem, Solution
-from sinkdiv.solvers.conjugate_gradients import conjugate_gradients, relative_residual
+from sinkdiv.solvers.conjugate_gradients import conjugate_gradients
 from sinkdiv.solvers.hessian import SemiDualHessian
 
 #: More than ever needed where both sides are one.
@@ -70,11 +70,17 @@ class Linearised:
         """s_u (B, n), given its right-hand side and s_v (B, m)."""
         return (right - self.product(columns, 0)) / (self.stiffness(0) * self.marginal(0))
 
-    def columns(self, right: Tensor, start: Tensor | None = None) -> Tensor:
-        """s_v (B, m) with D s_v = right; the tolerance is relative to what is left of ``right`` beside ``start``."""
+    def columns(self, right: Tensor, terms: Tensor, start: Tensor | None = None) -> Tensor:
+        """s_v (B, m) with D s_v = right, which is a sum of terms of the size of ``terms`` (B, m).
+
+        The tolerance is relative to what is left of ``right`` beside ``start``, but for the rounding of the terms.
+        """
+        reduced = right[:, :, None]
         if start is not None:
-            right = right - self._hessian.product(start[:, :, None]).squeeze(-1)
-        solved = self._hessian.solve(right[:, :, None], self._wanted)
+            reduced = reduced - self._hessian.product(start[:, :, None])
+        solved = self._hessian.solve(
+            reduced, self._wanted, shift=self._hessian.rounding, terms=terms[:, :, None]
+        )  # fmt: skip
         report(solved.residual, self._wanted)
         s = solved.s.squeeze(-1)
         return s if start is None else start + s
@@ -86,11 +92,12 @@ class Linearised:
         def apply(t: Tensor) -> Tensor:
             return self.stiffness(0) * t + (self.product(t.squeeze(-1) / root, 0) / root)[:, :, None]
 
-        scaled = (right / root)[:, :, None]
-        if start is not None:
-            scaled = scaled - apply((start * root)[:, :, None])
-        t, _ = conjugate_gradients(apply, scaled, self._wanted, MAX_SYMMETRIC_PRODUCTS)
-        report(relative_residual(apply, t, scaled), self._wanted)
+        terms = (right / root)[:, :, None]
+        scaled = terms if start is None else terms - apply((start * root)[:, :, None])
+        least = self._hessian.rounding[:, None, None] * terms.norm(dim=1, keepdim=True)
+        enough = torch.maximum(self._wanted * scaled.norm(dim=1, keepdim=True), least)
+        t, _ = conjugate_gradients(apply, scaled, enough, MAX_SYMMETRIC_PRODUCTS)
+        report(self._wanted * (scaled - apply(t)).norm(dim=1, keepdim=True) / enough, self._wanted)
         s = t.squeeze(-1) / root
         return s if start is None else start + s
 

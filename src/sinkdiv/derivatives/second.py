@@ -43,9 +43,10 @@ class EntropicHessian:
         with full_precision(at.f):
             df, dg = self._moved_potentials(moved_costs, relative_a, relative_b, db)
         change = (relative_a + df / at.eps, relative_b + dg / at.eps, dx, dy)
+        constant = self._moved_constant(da, db, df, dg)
         return (
-            self._weight_change(df, db, 0) if wanted[0] else None,
-            self._weight_change(dg, da, 1) if wanted[1] else None,
+            self._weight_change(df + constant, db, 0) if wanted[0] else None,
+            self._weight_change(dg - constant, da, 1) if wanted[1] else None,
             self._geometry.gradient_tangent(*at.logarithms, *change, 0) if wanted[2] else None,
             self._geometry.gradient_tangent(*at.logarithms, *change, 1) if wanted[3] else None,
         )
@@ -61,8 +62,19 @@ class EntropicHessian:
         alpha = right / (at.stiffness(0) * at.marginal(0))
         sent = at.product(at.eps * relative_a + alpha, 1)
         relaxed = db * torch.exp(-at.g / at.problem.rho[1]) - at.marginal(1) * relative_b
-        dg = at.columns(at.eps * relaxed - sent + moved_costs[1])
+        terms = at.eps * relaxed.abs() + sent.abs() + moved_costs[1].abs()
+        dg = at.columns(at.eps * relaxed - sent + moved_costs[1], terms)
         return at.rows(right, dg), dg
+
+    def _moved_constant(self, da: Tensor, db: Tensor, df: Tensor, dg: Tensor) -> Tensor | float:
+        """How the constant moves, (B, 1), that keeps <a, f> = <b, g> where the marginals are hard."""
+        at, a, b = self._at, self._at.problem.a, self._at.problem.b
+        if at.one_sided or not at.problem.balanced:
+            return 0.0
+        total = (a.sum(-1) + b.sum(-1))[:, None]
+        constant = (_inner(b, at.g) - _inner(a, at.f)) / total
+        gains = _inner(db, at.g - constant) + _inner(b, dg) - _inner(da, at.f + constant) - _inner(a, df)
+        return gains / total
 
     def _weight_change(self, change: Tensor, other: Tensor, side: int) -> Tensor:
         """How the derivative in a side's weights follows its potential and the other side's mass."""
@@ -72,3 +84,7 @@ class EntropicHessian:
             return change + more_mass
         potential = (at.f, at.g)[side]
         return more_mass + at.stiffness(side) * torch.exp(-potential / at.problem.rho[side]) * change
+
+
+def _inner(weights: Tensor, potential: Tensor) -> Tensor:
+    return (weights * potential).sum(-1, keepdim=True)

@@ -85,8 +85,7 @@ class Solved:
         """The derivatives of the entropic value by the envelope theorem, as functions of the inputs."""
         z = self._prepared(inputs)
         f, g = self._potentials(z)
-        grad_a = self._weight_partial(f, z[1], 0) if wanted[0] else None
-        grad_b = self._weight_partial(self._semidual.partner(f, z, side=1), z[0], 1) if wanted[1] else None
+        grad_a, grad_b = self._weight_partials(f, g, z, wanted)
         if not any(wanted[2:]):
             return grad_a, grad_b, *[None] * len(wanted[2:])
 
@@ -144,6 +143,14 @@ class Solved:
         a, b = weights[:2]
         excess = (b * g).sum(-1, keepdim=True) - (a * f).sum(-1, keepdim=True)
         return excess / (a.sum(-1, keepdim=True) + b.sum(-1, keepdim=True))
+
+    def _weight_partials(self, f: Tensor, g: Tensor, z: Tensors, wanted: tuple[bool, ...]) -> Partials:
+        if not any(wanted[:2]):
+            return None, None
+        constant = self._constant(f, g, z)
+        grad_a = self._weight_partial(f + constant, z[1], 0) if wanted[0] else None
+        extended = self._semidual.partner(f, z, side=1) - constant
+        return grad_a, self._weight_partial(extended, z[0], 1) if wanted[1] else None
 
     def _weight_partial(self, potential: Tensor, other_weights: Tensor, side: int) -> Tensor:
         eps, rho = self._problem.eps, self._problem.rho[side]

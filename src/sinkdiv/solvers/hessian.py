@@ -20,7 +20,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sinkdiv.solvers.conjugate_gradients import conjugate_gradients
 from sinkdiv.solvers.problem import Problem
+from sinkdiv.solvers.progress import SURVIVING
 
 #: A scaled plan of at most this many entries is stored, so that products need no exponentials.
 STORED_ENTRIES = 2**22
@@ -40,7 +42,7 @@ MAX_PRODUCTS = 2000
 
 @dataclass(frozen=True)
 class LinearSolution:
-    """What solves D s = v: ``s`` (B, m, k), and the relative residual (B, k) that was left.
+    """What solves D s = v: ``s`` (B, m, k), and the relative residual (B, k) that was left, of D without a shift.
 
     ``products`` with D were spent; ``passes`` is all that was done, in passes over the pairs; ``factorised`` tells
     whether D was.
@@ -76,13 +78,14 @@ class SemiDualHessian:
         self._shrinkage = 1 / (1 + eps[:, :, None] / problem.rho[0])
 
     def solve(
-        self, v: Tensor, tol: float, *, shift: Tensor | None = None, factorise: bool | None = None,
-        most: int = MAX_PRODUCTS,
+        self, v: Tensor, tol: float, *, shift: Tensor | None = None, terms: Tensor | None = None,
+        factorise: bool | None = None, most: int = MAX_PRODUCTS,
     ) -> LinearSolution:  # fmt: skip
         """s with D s = v for v (B, m, k), to a relative residual of ``tol`` in the norm of v/√d.
 
-        ``shift`` (B,) adds that multiple of d to the diagonal of D. ``factorise`` at once, if that is possible, or only
-        when conjugate gradients have spent as much; the size decides if omitted. They spend ``most`` products in all.
+        ``shift`` (B,) adds that multiple of d to the diagonal of D. If v is a sum of larger ``terms`` (B, m, k),
+        nothing is asked of what their rounding leaves. ``factorise`` at once, if that is possible, or only when
+        conjugate gradients have spent as much; the size decides if omitted. They spend ``most`` products in all.
         Hard marginals determine s up to a constant: the one with <c, s> = 0 is returned, and what v has along the
         constants, which no s can match, is ignored.
         """
@@ -91,12 +94,14 @@ class SemiDualHessian:
         at_once = possible and (side <= FACTORISED_SIDE if factorise is None else factorise)
         more = torch.zeros_like(v[:, :1, :1]) if shift is None else shift[:, None, None]
         scaled = self._without_constants(v * self._inverse_root[:, :, None])
+        least = self._rounded((v if terms is None else terms) * self._inverse_root[:, :, None])
+        enough = torch.maximum(tol * scaled.norm(dim=1, keepdim=True), least)
         t, products, passes = torch.zeros_like(scaled), 0, 2
         factor: Tensor | None = None
         unsolved = True
         if not at_once:
             first = min(most, side // (2 * COLUMNS_A_PASS)) if possible else most
-            t, products = self._by_conjugate_gradients(scaled, tol, more, first)
+            t, products = self._by_conjugate_gradients(scaled, enough, more, first)
             unsolved = possible and products == first
         if unsolved:
             passes += side // COLUMNS_A_PASS
@@ -104,9 +109,11 @@ class SemiDualHessian:
             if factor is not None:
                 t = self._by_cholesky(scaled, factor)
             else:
-                t, count = self._by_conjugate_gradients(scaled, tol, more, most - products)
+                t, count = self._by_conjugate_gradients(scaled, enough, more, most - products)
                 products += count
-        s, residual = t * self._inverse_root[:, :, None], self._residual(t, scaled, more)
+        missing = self._without_constants(scaled - self._apply(t)).norm(dim=1, keepdim=True)
+        residual = (tol * missing / enough).squeeze(1)
+        s = t * self._inverse_root[:, :, None]
         return LinearSolution(s, residual, products, passes + 2 * products, factor is not None)
 
     def product(self, s: Tensor) -> Tensor:
@@ -159,25 +166,17 @@ class SemiDualHessian:
         t: Tensor = torch.cholesky_solve(v.double(), factor)
         return self._without_constants(t.to(v.dtype))
 
-    def _by_conjugate_gradients(self, v: Tensor, tol: float, shift: Tensor, most: int) -> tuple[Tensor, int]:
-        t, r = torch.zeros_like(v), v
-        p, rr = r, _dot(r, r)
-        enough = tol**2 * rr
-        for products in range(most):
-            running = rr > enough
-            if not bool(running.any()):
-                return t, products
-            q = self._apply(p) + shift * p
-            step = torch.where(running, rr / _dot(p, q), 0.0)
-            t, r = t + step * p, self._without_constants(r - step * q)
-            rr, before = torch.where(running, _dot(r, r), rr), rr
-            p = r + torch.where(running, rr / before, 0.0) * p
-        return t, most
+    def _by_conjugate_gradients(self, v: Tensor, enough: Tensor, shift: Tensor, most: int) -> tuple[Tensor, int]:
+        return conjugate_gradients(lambda t: self._apply(t) + shift * t, v, enough, most, self._without_constants)
 
-    def _residual(self, t: Tensor, v: Tensor, shift: Tensor) -> Tensor:
-        missing, size = self._without_constants(v - self._apply(t) - shift * t).norm(dim=1), v.norm(dim=1)
-        return torch.where(size > 0, missing / size, 0.0)
+    def _rounded(self, terms: Tensor) -> Tensor:
+        """The norm (B, 1, k) of what rounding leaves of terms (B, m, k) that cancel."""
+        least: Tensor = self.rounding[:, None, None] * terms.norm(dim=1, keepdim=True)
+        return least.clamp(min=torch.finfo(terms.dtype).tiny)
 
-
-def _dot(left: Tensor, right: Tensor) -> Tensor:
-    return (left * right).sum(1, keepdim=True)
+    @cached_property
+    def rounding(self) -> Tensor:
+        """How far from 0 rounding may move the smallest eigenvalues, (B,), relative to the largest."""
+        problem = self._problem
+        relative = problem.geometry.spread() / self._eps[:, 0]
+        return torch.finfo(problem.a.dtype).eps * (2 + SURVIVING * relative)
