@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -73,13 +74,13 @@ def pot(C: Tensor, eps: float, tol: float) -> Outcome:
     return Outcome(float(value), gradient, plan.detach())
 
 
-def ott(C: Tensor, eps: float, threshold: float) -> Outcome:
+def ott(C: Tensor, eps: float, threshold: float, linear_tol: float | None = None) -> Outcome:
     import jax
     import numpy as np
     from ott.geometry.geometry import Geometry
 
     def sharp(C: Any) -> tuple[Any, Any]:
-        output = ott_solve(Geometry(cost_matrix=C, epsilon=eps), threshold)
+        output = ott_solve(Geometry(cost_matrix=C, epsilon=eps), threshold, linear_tol)
         return (output.matrix * C).sum(), output.matrix
 
     with jax.enable_x64(True):
@@ -93,6 +94,7 @@ METHODS = (
     Method("sinkdiv unrolled", "sinkdiv", UNROLLED, unrolled),
     Method("POT autograd", "ot", THRESHOLDS, pot),
     Method("OTT-JAX implicit", "ott", THRESHOLDS, ott),
+    Method("OTT-JAX implicit, linear solver at 1e-12", "ott", THRESHOLDS, partial(ott, linear_tol=1e-12)),
 )
 
 

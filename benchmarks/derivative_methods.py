@@ -142,11 +142,15 @@ def ott_pair(value: str, threshold: float = 1e-3) -> Pair:
     return Pair(Method(name, "ott", before, dense=True), Method(name, "ott", full, dense=True))
 
 
-def ott_solve(geometry: Any, threshold: float) -> Any:
+def ott_solve(geometry: Any, threshold: float, linear_tol: float | None = None) -> Any:
+    """The solution; ``linear_tol`` replaces the tolerance, 1e-6, of the linear solver behind implicit derivatives."""
     from ott.problems.linear.linear_problem import LinearProblem
+    from ott.solvers.linear.implicit_differentiation import ImplicitDiff
     from ott.solvers.linear.sinkhorn import Sinkhorn
 
-    return Sinkhorn(threshold=threshold, max_iterations=MAX_ITERATIONS)(LinearProblem(geometry))
+    options = {} if linear_tol is None else {"solver_kwargs": {"rtol": linear_tol, "atol": linear_tol}}
+    solver = Sinkhorn(threshold=threshold, max_iterations=MAX_ITERATIONS, implicit_diff=ImplicitDiff(**options))
+    return solver(LinearProblem(geometry))
 
 
 def ott_run(compiled: Callable[..., Any], *arguments: Any) -> Any:

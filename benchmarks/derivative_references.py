@@ -7,6 +7,7 @@ own solve in float64 at a tight tolerance. Hessian-vector products come from cen
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ def iterated_plan(C: Tensor, eps: float, iterations: int) -> Tensor:
     n, m = C.shape
     f, g = C.new_zeros(n), C.new_zeros(m)
     for _ in range(iterations):
-        f = -eps * torch.logsumexp((g - C) / eps, 1) + eps * torch.tensor(m).log()
-        g = -eps * torch.logsumexp((f[:, None] - C) / eps, 0) + eps * torch.tensor(n).log()
+        f = -eps * torch.logsumexp((g - C) / eps, 1) + eps * math.log(m)
+        g = -eps * torch.logsumexp((f[:, None] - C) / eps, 0) + eps * math.log(n)
     return torch.exp((f[:, None] + g - C) / eps) / (n * m)
 
 

@@ -34,7 +34,7 @@ def introduction() -> list[str]:
 def error_tables(section: Results) -> Iterator[str]:
     yield "Every method is stopped at several of its thresholds or numbers of iterations; the marginal error is that of"
     yield "the plan it reached, L1, rows and columns together. POT, which keeps all iterations on its tape, is stopped"
-    yield f"after {TAPED_ITERATIONS}."
+    yield f"after {TAPED_ITERATIONS}. The seconds are those of one first call, with what it compiles."
     for table in section["tables"]:
         yield from ["", f"### {table['title']}", ""]
         yield "| method | setting | marginal error | value error | gradient error | s | note |"
@@ -134,7 +134,7 @@ def draw(results: Results, folder: Path) -> str | None:
                 if row["method"] == name and "gradient_error" in row
             ]
             if points:
-                line = "--" if "unrolled" in name else "-"
+                line = "--" if "unrolled" in name or "linear solver" in name else "-"
                 axes.loglog(*zip(*points, strict=True), label=name, linestyle=line, **style(name))
         axes.invert_xaxis()
         axes.set_title(table["title"], fontsize=9)
