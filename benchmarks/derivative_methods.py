@@ -200,8 +200,9 @@ def sinkdiv_product(direction: Tensor, dtype: torch.dtype, tol: float) -> Pair:
     )
 
 
-def ott_product(direction: Tensor, threshold: float, *, danskin: bool) -> Pair:
+def ott_product(direction: Tensor, threshold: float, *, danskin: bool, double: bool = False) -> Pair:
     """OTT-JAX by ``jax.jvp`` of its gradient; by default (Danskin's theorem) it takes the potentials as constant."""
+    dtype = torch.float64 if double else torch.float32
 
     def prepare(workload: Workload, second: bool) -> Prepared:
         import jax
@@ -224,13 +225,19 @@ def ott_product(direction: Tensor, threshold: float, *, danskin: bool) -> Pair:
             _, product, value = jax.jvp(gradient, (x,), (v,), has_aux=True)
             return value, product
 
-        x, y = (jax.numpy.asarray(points.numpy()) for points in (workload.x, workload.y))
-        v = jax.numpy.asarray(direction[: len(workload.x)].numpy().astype("float32"))
-        chosen = with_product if second else jax.value_and_grad(loss, has_aux=True)
-        compiled = jax.jit(chosen).lower(x).compile()
-        return Prepared(lambda: ott_run(compiled, x), lambda result: ott_answer(*result))
+        def run() -> Any:
+            with jax.enable_x64(double):
+                return ott_run(compiled, x)
 
-    name = f"OTT-JAX float32, L1 threshold {threshold:.0e}{'' if danskin else ', use_danskin=False'}"
+        chosen = with_product if second else jax.value_and_grad(loss, has_aux=True)
+        tensors = (workload.x, workload.y, direction[: len(workload.x)])
+        with jax.enable_x64(double):
+            x, y, v = (jax.numpy.asarray(tensor.to(dtype).numpy()) for tensor in tensors)
+            compiled = jax.jit(chosen).lower(x).compile()
+        return Prepared(run, lambda result: ott_answer(*result))
+
+    kind, default = str(dtype).removeprefix("torch."), "" if danskin else ", use_danskin=False"
+    name = f"OTT-JAX {kind}, L1 threshold {threshold:.0e}{default}"
     return Pair(
         Method(name, "ott", lambda workload: prepare(workload, False), dense=True),
         Method(name, "ott", lambda workload: prepare(workload, True), dense=True),

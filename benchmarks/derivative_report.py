@@ -137,7 +137,7 @@ def draw(results: Results, folder: Path) -> str | None:
                 line = "--" if "unrolled" in name or "linear solver" in name else "-"
                 axes.loglog(*zip(*points, strict=True), label=name, linestyle=line, **style(name))
         axes.invert_xaxis()
-        axes.set_title(table["title"], fontsize=9)
+        axes.set_title(table["title"].replace(", ε", "\nε"), fontsize=9)
         axes.set_xlabel("L1 marginal error of the plan")
         finish(axes)
     panels[0].set_ylabel("relative error of the gradient in C")

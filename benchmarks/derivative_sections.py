@@ -157,6 +157,7 @@ def hessian(context: Context) -> dict[str, Any]:
         ]  # fmt: skip
         if n <= 1000:
             pairs += [ott_product(direction, 1e-3, danskin=danskin) for danskin in (True, False)]
+            pairs += [ott_product(direction, 1e-8, danskin=False, double=True)]
         exact = exact_product(workload, direction, context.cache)
         tables.append(context.race("Debiased entropic value", pairs, workload, exact))
     return {"tables": tables}
