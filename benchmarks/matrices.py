@@ -100,7 +100,7 @@ def pot_method(name: str) -> Method:
         import ot
 
         a, b = problem.weights
-        return lambda: ot.sinkhorn(a, b, problem.C, problem.eps, method=name, numItermax=20_000, stopThr=tol)
+        return lambda: ot.sinkhorn(a, b, problem.C, problem.eps, method=name, numItermax=5000, stopThr=tol)
 
     return Method(f"POT {name}", "ot", prepare, np.asarray)
 
@@ -208,7 +208,7 @@ def marginal_error(P: Array, problem: Problem) -> float:
 def reference(problem: Problem) -> Array:
     """The sharp values of a solve to 1e-12."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the judged error shows if it is not reached
+        warnings.simplefilter("ignore")  # the assertion shows if it is not reached
         t = sinkdiv.solve_matrix(
             torch.tensor(problem.C), eps=problem.eps, tol=1e-12, max_passes=50_000, method="newton"
         )
@@ -310,10 +310,10 @@ def markdown(results: dict[str, Any]) -> str:
     where = results["machine"]
     lines = [
         "# Cost matrices beside other libraries", "",
-        "Written by `python benchmarks/matrices.py` from `matrices.json`. Median milliseconds until an L1 marginal error "
-        "of 1e-6 (both sides added up), float64; ×: not reached, with the error that was. Columns: cost, ε.", "",
-        f"{where['cpu']}, {where['torch_threads']} thread(s), load {where['load']}, {where['date']}, commit "
-        f"{where['commit']}.", "",
+        "Written by `python benchmarks/matrices.py` from `matrices.json`. Median milliseconds until an L1 marginal "
+        "error of 1e-6 (both sides added up), float64; ×: not reached, with the error that was. Columns: cost, ε.", "",
+        f"{where['cpu']}, {where['torch_threads']} thread(s), load {where['load']}, {where['date']}, "
+        f"commit {where['commit']}.", "",
     ]  # fmt: skip
     for title, key in (("n = m = 1000", "forward"), ("64 problems, n = m = 128", "batch")):
         if key in results:

@@ -254,6 +254,10 @@ def check_all(pairs, case, dtype):
         bound = (entry * case.C + P * (case.C + case.lost)).sum(axis)
         check(f"cost sums {axis}", sums, (P * case.C).sum(axis), bound, dtype, case.C.max())
 
+    along = Directions.of(case, dtype)
+    weights, off = along.weighted(P, entry, along.k.double()[:, :, None], case.C, case.lost)
+    check("weighted_plan", pairs.weighted_plan(*given, along.s, along.t, along.k), weights, off, dtype, most(off, P))
+
     for k in (1, 5, 12, 13, 70):
         generator = torch.Generator().manual_seed(k)
         v = torch.randn(case.y.shape[0], case.y.shape[1], k, generator=generator, dtype=dtype)
@@ -858,6 +862,7 @@ def all_operations(pairs, u, h, eps, v, gradient=True):
         pairs.plan_cost(u, h, eps),
         pairs.plan_matrix(u, h, eps),
         *pairs.marginals(u, h, eps),
+        pairs.weighted_plan(u, h, eps, u, h, eps),
         pairs.corrected_primal(a, b, u, h, eps, a, b),
         pairs.costs(),
         *([pairs.plan_gradient(u, h, eps)] if gradient else []),

@@ -30,6 +30,7 @@ def test_python_examples_run(tmp_path):
         "b": torch.full((5,), 1 / 5),
         "xs": torch.rand(2, 6, 3),
         "ys": torch.rand(2, 5, 3),
+        "critic": torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh()),
     }
     first, second = PYTHON
     exec(first, open_names)

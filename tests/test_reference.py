@@ -73,6 +73,21 @@ def test_forbidden_pairs_cost_nothing(native, request):
 
 
 @costs
+def test_weighted_plan_is_the_dense_product_and_zero_at_forbidden_pairs(name):
+    i = Inputs(3)
+    C = dense(i.x, i.y, name)
+    factors = i.s[:, :, None] + i.t[:, None] + i.k[:, :, None] * C
+    given = i.u, i.h, i.eps, i.s, i.t, i.k
+    for pairs in (reference.Pairs(i.x, i.y, find_cost(name)), reference.MatrixPairs(C)):
+        torch.testing.assert_close(pairs.weighted_plan(*given), i.plan(C) * factors, **ROUNDING)
+    forbidden = C.clone()
+    forbidden[:, 1, 2] = torch.inf
+    found = reference.ForbiddingPairs(forbidden).weighted_plan(*given)
+    assert (found[:, 1, 2] == 0).all()
+    torch.testing.assert_close(found[:, 2:], (i.plan(C) * factors)[:, 2:], **ROUNDING)
+
+
+@costs
 @dimensions
 def test_weighted_gradient_is_that_of_autograd(name, d):
     i = Inputs(d)

@@ -73,12 +73,14 @@ class Divergence:
 
     def hessian_product(self, directions: Partials, wanted: tuple[bool, ...]) -> Partials | None:
         """How the partials change along directions (a', b', x', y'), None where they are zero."""
+        if not self.ab.all_have_mass:
+            return None
         da, db, dx, dy = directions
         along = {self.ab: directions, self.aa: (da, da, dx, dx), self.bb: (db, db, dy, dy)}
 
         def product(one: Transport, which: tuple[bool, ...]) -> Partials:
             moved = one.hessian_product(along[one], which, one_sided=one.symmetric)
-            assert moved is not None, "a divergence that is differentiated as one is between points"
+            assert moved is not None, "a divergence that is differentiated as one is between points with mass"
             return moved
 
         a, b, *_ = self.ab.differentiable_inputs()

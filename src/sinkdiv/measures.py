@@ -201,8 +201,10 @@ def check_finite_tensor(name: str, tensor: Tensor) -> None:
 
     Raises:
         ValueError: naming the argument.
+        NotImplementedError: if it is batched by `torch.func.vmap`.
     """
     _check_floating(name, tensor)
+    check_transforms(tensor)
     _check_finite(name, tensor)
 
 

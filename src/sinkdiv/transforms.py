@@ -57,6 +57,14 @@ def check_transforms(*arguments: Any) -> None:
         raise NotImplementedError(DUAL)
 
 
+def is_differentiated_again() -> bool:
+    """Whether what a backward pass computes may itself be differentiated.
+
+    A transform's does, whatever the grad mode around it: `torch.func` takes no notice of an outer ``torch.no_grad()``.
+    """
+    return torch.is_grad_enabled() or bool(retrieve_all_functorch_interpreters())
+
+
 def full_precision(tensor: Tensor) -> torch.autocast:
     """A region without autocast, in which matrix products of tensors like this one keep their dtype."""
     return torch.autocast(tensor.device.type, enabled=False)

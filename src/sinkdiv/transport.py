@@ -80,7 +80,7 @@ class Transport:
             return sharp, sharp.value
 
         sharp, value = outside(analytic)
-        return known_value(value, _Sharp(sharp, self._solved), *self.differentiable_inputs())
+        return known_value(value, _Sharp(self, sharp), *self.differentiable_inputs())
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -139,7 +139,7 @@ class Transport:
         """
         geometry = self._cloud("potentials_at")
         ground = self._settings.ground
-        dimension = None if isinstance(ground, FeatureCost) else geometry.x.shape[-1]
+        dimension = None if isinstance(ground, FeatureCost) else self.differentiable_inputs()[2].shape[-1]
         points = ground.features(self._operand("points", points, None, dimension))
         problem, other = self._problem, (self._solution.g, self._solution.f)[_check_side(side)]
 
@@ -203,8 +203,11 @@ class Transport:
     def hessian_product(
         self, directions: Partials, wanted: tuple[bool, ...], one_sided: bool = False
     ) -> Partials | None:
-        """How the partials change along directions; None for a matrix. ``one_sided``: see `EntropicHessian`."""
-        if not self.between_points:
+        """How the partials change along directions, by native passes; None where these do not serve.
+
+        ``one_sided``: see `EntropicHessian`.
+        """
+        if not self.between_points or not self.all_have_mass:
             return None
         zeros = (torch.zeros_like(one) for one in self.differentiable_inputs())
         da, db, dx, dy = (zero if one is None else one for zero, one in zip(zeros, directions, strict=True))
@@ -260,6 +263,11 @@ class Transport:
     def between_points(self) -> bool:
         """Whether the cost streams between points, or is a matrix."""
         return isinstance(self._inputs, Samples)
+
+    @cached_property
+    def all_have_mass(self) -> bool:
+        """Whether all weights are positive."""
+        return all(bool((weights > 0).all()) for weights in (self._problem.a, self._problem.b))
 
     @property
     def symmetric(self) -> bool:
@@ -375,11 +383,17 @@ class Transport:
 class _Sharp:
     """The derivatives of a transport's sharp value: numbers by the analytic formulas, functions by composition."""
 
-    def __init__(self, analytic: SharpValue, solved: Solved) -> None:
-        self._solved, self.partials = solved, analytic.partials
+    def __init__(self, transport: Transport, analytic: SharpValue) -> None:
+        self._transport, self._analytic = transport, analytic
+
+    def partials(self, wanted: tuple[bool, ...]) -> Partials:
+        if self._transport.all_have_mass:
+            return self._analytic.partials(wanted)
+        inputs = tuple(one.detach() for one in self._transport.differentiable_inputs())
+        return self.differentiable_partials(wanted, inputs)
 
     def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
-        return pulled_back(self._solved.sharp, inputs, wanted, torch.ones_like(inputs[0][:, 0]))
+        return pulled_back(self._transport._solved.sharp, inputs, wanted, torch.ones_like(inputs[0][:, 0]))
 
     def hessian_product(self, directions: Partials, wanted: tuple[bool, ...]) -> None:
         """Not known in numbers."""

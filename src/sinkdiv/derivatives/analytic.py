@@ -13,7 +13,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from sinkdiv.derivatives.accuracy import least_residual
@@ -32,7 +31,7 @@ class _Multipliers(NamedTuple):
 
 
 class SharpValue:
-    """<P, C> of a solved problem, and its derivatives at the inputs that were solved."""
+    """<P, C> of a solved problem, and, if all weights are positive, its derivatives at the inputs that were solved."""
 
     def __init__(self, problem: Problem, solution: Solution, tol: float) -> None:
         wanted = max(tol, least_residual(problem.a.dtype))
@@ -74,7 +73,8 @@ class SharpValue:
         geometry, eps = self._geometry, self._at.eps
         s, t = 1 + multipliers.rows / eps, multipliers.columns / eps
         if not isinstance(geometry, CloudGeometry):
-            return (self._matrix_partial(s, t) if wanted[0] else None,)
+            pairs = geometry.pairs(0)
+            return (pairs.weighted_plan(*self._at.logarithms, s, t, -1 / eps) if wanted[0] else None,)
 
         def gradient(side: int) -> Tensor:
             return geometry.weighted_gradient(*self._at.logarithms, s, t, -1 / eps, side)
@@ -83,9 +83,3 @@ class SharpValue:
         if first is not None and self._at.one_sided:
             return first, first
         return first, gradient(1) if wanted[1] else None
-
-    def _matrix_partial(self, s: Tensor, t: Tensor) -> Tensor:
-        """P∘(1 + (s_u⊕s_v − C)/ε), and 0 at forbidden pairs."""
-        plan, C = self._geometry.plan_matrix(*self._at.logarithms), self._geometry.pairs(0).costs()
-        change = s[:, :, None] + t[:, None, :] - C / self._at.eps[:, :, None]
-        return torch.where(plan > 0, plan * change, 0.0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sinkdiv.derivatives.streamed import Tensors, saved
-from sinkdiv.transforms import VMAP
+from sinkdiv.transforms import VMAP, is_differentiated_again
 
 Partials = tuple[Tensor | None, ...]
 
@@ -59,7 +59,7 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Partials:
         wanted = tuple(ctx.needs_input_grad[2:])
-        again = torch.is_grad_enabled()
+        again = is_differentiated_again()
         partials = _partials(ctx.solved, wanted, saved(ctx)) if again else ctx.solved.partials(wanted)
         return None, None, *(None if one is None else _spread(cotangent, one) * one for one in partials)
 
@@ -103,7 +103,7 @@ class _WantedPartials(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Partials:
         wanted = tuple(ctx.needs_input_grad[2:])
-        if not torch.is_grad_enabled():
+        if not is_differentiated_again():
             left = iter(cotangents)
             directions = tuple(next(left) if one else None for one in ctx.wanted)
             products = ctx.solved.hessian_product(directions, wanted)  # the Hessian is symmetric

@@ -10,7 +10,6 @@ be inverted: its spectrum relative to r lies in [k, k+1], so that a few products
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -19,32 +18,25 @@ from torch import Tensor
 from sinkdiv.derivatives.accuracy import report
 from sinkdiv.solvers import Problem, Solution
 from sinkdiv.solvers.conjugate_gradients import conjugate_gradients
-from sinkdiv.solvers.hessian import SemiDualHessian
+from sinkdiv.solvers.hessian import STORED_ENTRIES, SemiDualHessian
 
 #: More than ever needed where both sides are one.
 MAX_SYMMETRIC_PRODUCTS = 200
 
-#: What a weight of zero is taken for, relative to the mean: too little to be seen, enough for its derivative.
-LEAST_WEIGHT = 1e-20
-
 
 class Linearised:
-    """The plan of a solved problem, its marginals, products with it, and its linear systems. All weights are positive.
+    """The plan of a problem whose weights are all positive, its marginals, products with it, and its linear systems.
 
     ``one_sided`` says that both sides are one and move as one; the plan is then the symmetric one of f = g. Otherwise
     its rows are exact.
     """
 
     def __init__(self, problem: Problem, solution: Solution, wanted: float, *, one_sided: bool) -> None:
-        self.eps, self.one_sided, self._wanted = problem.eps_column(), one_sided, wanted
-        a = _positive(problem.a)
-        self.problem = replace(problem, a=a, b=a if problem.symmetric else _positive(problem.b))
+        self.problem, self.eps, self.one_sided, self._wanted = problem, problem.eps_column(), one_sided, wanted
+        self.f, self.g, self.raw_f, self.raw_g = solution.f, solution.g, solution.raw_f, solution.raw_g
         if problem.symmetric and not one_sided:
-            f = problem.damped(solution.raw_f, self.eps, side=0)
-            solution = replace(solution, f=f, raw_g=self.problem.raw_potential(f, self.eps, side=1))
-        extension = problem.damped(solution.raw_g, self.eps, side=1)
-        self.f, self.raw_f, self.raw_g = solution.f, solution.raw_f, solution.raw_g
-        self.g = torch.where(problem.b > 0, solution.g, extension)
+            self.f = problem.damped(self.raw_f, self.eps, side=0)
+            self.raw_g = problem.raw_potential(self.f, self.eps, side=1)
 
     @cached_property
     def logarithms(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,7 +52,12 @@ class Linearised:
 
     def product(self, v: Tensor, side: int) -> Tensor:
         """P v (B, n) for v (B, m), or Pᵀ v."""
-        return self.problem.geometry.plan_product(*self.logarithms, v[:, :, None], side).squeeze(-1)
+        columns = v[:, :, None]
+        if self._stored is not None:
+            product: Tensor = self._stored @ columns if side == 0 else self._stored.mT @ columns
+        else:
+            product = self.problem.geometry.plan_product(*self.logarithms, columns, side)
+        return product.squeeze(-1)
 
     def stiffness(self, side: int) -> float:
         """k of a side."""
@@ -95,6 +92,7 @@ class Linearised:
         terms = (right / root)[:, :, None]
         scaled = terms if start is None else terms - apply((start * root)[:, :, None])
         least = self._hessian.rounding[:, None, None] * terms.norm(dim=1, keepdim=True)
+        least = least.clamp(min=torch.finfo(terms.dtype).tiny)
         enough = torch.maximum(self._wanted * scaled.norm(dim=1, keepdim=True), least)
         t, _ = conjugate_gradients(apply, scaled, enough, MAX_SYMMETRIC_PRODUCTS)
         report(self._wanted * (scaled - apply(t)).norm(dim=1, keepdim=True) / enough, self._wanted)
@@ -102,10 +100,12 @@ class Linearised:
         return s if start is None else start + s
 
     @cached_property
+    def _stored(self) -> Tensor | None:
+        """P itself, where it is small enough to be kept."""
+        batch, n, m = self.problem.geometry.shape
+        stores = batch * n * m <= STORED_ENTRIES
+        return self.problem.geometry.plan_matrix(*self.logarithms) if stores else None
+
+    @cached_property
     def _hessian(self) -> SemiDualHessian:
         return SemiDualHessian(self.problem, self.g, self.raw_f, self.raw_g)
-
-
-def _positive(weights: Tensor) -> Tensor:
-    """Weights (B, n), a little above zero."""
-    return torch.maximum(weights, LEAST_WEIGHT * weights.mean(-1, keepdim=True))

@@ -24,7 +24,7 @@ Directions = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class EntropicHessian:
-    """The Hessian of OT_ε between points in (a, b, x, y), at what was solved.
+    """The Hessian of OT_ε between points in (a, b, x, y), at what was solved. All weights are positive.
 
     ``one_sided``: both sides are one and move as one; directions of the two then are the same.
     """

@@ -78,6 +78,10 @@ class CloudGeometry(Geometry):
         return self._point_pairs[side]
 
     def spread(self) -> Tensor:
+        return self._spread
+
+    @cached_property
+    def _spread(self) -> Tensor:
         points = torch.cat([self.x, self.y], 1)
         extent = points.amax(1) - points.amin(1)
         return extent.square().sum(-1).pow(self.cost.exponent / 2)

@@ -42,6 +42,9 @@ class _Reductions(ABC):
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         return plan_matrix(self.tiles(), u, h, eps)
 
+    def weighted_plan(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor) -> Tensor:
+        return weighted_plan(self.tiles(), u, h, eps, s, t, k)
+
     def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         return marginals(self.tiles(), u, h, eps)
 
@@ -203,6 +206,11 @@ def gradient_tangent(
 def plan_matrix(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
     """P itself, (B, n, m)."""
     return _map_plan(tiles, u, h, eps, lambda _, C, P: P)
+
+
+def weighted_plan(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor) -> Tensor:
+    """P_ij (s_i + t_j + k C_ij), (B, n, m), for s (B, n), t (B, m) and k (B, 1); 0 at forbidden pairs."""
+    return _map_plan(tiles, u, h, eps, lambda rows, C, P: _times(P, _factors(s[:, rows], t, k, C)))
 
 
 def corrected_primal(

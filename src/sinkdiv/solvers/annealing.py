@@ -33,11 +33,12 @@ START_ERROR = 1.0
 class Annealing:
     """Where each problem is: ``levels`` (B, 1) are left until its target ε."""
 
-    def __init__(self, problem: Problem, limits: Limits, *, warm: bool) -> None:
+    def __init__(self, problem: Problem, limits: Limits, *, warm: bool, first: float = FIRST) -> None:
+        """``first`` is the first ε, relative to the spread; a ``warm`` start that is good begins at the target."""
         self.target = problem.eps_column()
         # Half of the passes at most, of which a step has two, are spent above the target, however few are allowed.
         self.most = max(0, limits.max_passes // 4 - 1)
-        ratio = (FIRST * problem.geometry.spread()[:, None] / self.target).clamp(min=1)
+        ratio = (first * problem.geometry.spread()[:, None] / self.target).clamp(min=1)
         self.cold = (ratio.log() / math.log(1 / FACTOR)).ceil().clamp(max=self.most)
         self.levels = torch.zeros_like(self.cold) if warm else self.cold
         self.warm = warm

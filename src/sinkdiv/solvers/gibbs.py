@@ -25,6 +25,10 @@ from sinkdiv.solvers.stored import StoredKernel, VerifiedProgress
 #: the supports infeasible, nothing else would stop them.
 REACH = 4.0
 
+#: The first ε, relative to the spread: a quarter of that of the streaming solver, for each level forms a kernel, which
+#: takes as long as several products.
+FIRST = 1 / 32
+
 #: Up to this many pairs the native solver of small problems is faster, exponentials and all.
 QUICK_ENTRIES = 2**18
 
@@ -51,7 +55,7 @@ class Gibbs:
         self.kernel = StoredKernel(problem)
         self.problem = replace(problem, geometry=self.kernel)
         self.progress = VerifiedProgress(problem, self.kernel, limits)
-        self._annealing = Annealing(problem, limits, warm=start is not None)
+        self._annealing = Annealing(problem, limits, warm=start is not None, first=FIRST)
         self._ascent = Ascent(problem, StackedAnderson)
         self._g = torch.zeros_like(problem.b) if start is None else start.g
         self._reach = REACH * (problem.geometry.spread()[:, None] + problem.eps)

@@ -71,6 +71,12 @@ class _Reductions:
         self._call(_native.plan_matrix, (u, h, eps), (out,))
         return out
 
+    def weighted_plan(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor) -> Tensor:
+        """P_ij (s_i + t_j + k C_ij), (B, n, m)."""
+        out = self._empty(*self._shape)
+        self._call(_native.weighted_plan, (u, h, eps, s, t, k), (out,))
+        return out
+
     def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """P 1 (B, n) and Pᵀ 1 (B, m), from one exponential for each pair."""
         return self._both_sums(_native.marginals, (u, h, eps), False)

@@ -14,7 +14,7 @@ const Passes<T>& passes() {
                                      marginals<T>,              cost_marginals<T>,
                                      tangent_marginals<T>,      weighted_gradient<T>,
                                      gradient_tangent<T>,       plan_cost<T>, plan_matrix<T>,
-                                     corrected_primal<T>,
+                                     weighted_plan<T>,          corrected_primal<T>,
                                      small_memory<T>,           solve_small<T>};
     return table;
 }

@@ -581,6 +581,27 @@ void weighted_gradient(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t e
 }
 
 template <class T>
+void weighted_plan(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t, uintptr_t k,
+                   uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
+        const Columns<T> factors(t, batch.batch, batch.m, packed.padded());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().weighted_plan(
+                packed.pairs(b), {rows[b], columns[b], scale[b]},
+                {reinterpret_cast<const T*>(s) + b * batch.n, factors[b], reinterpret_cast<const T*>(k)[b]}, begin, end,
+                scratch[thread], reinterpret_cast<T*>(out) + b * batch.n * batch.m);
+        });
+    }
+    finish(completed);
+}
+
+template <class T>
 void gradient_tangent(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
                       uintptr_t dx, uintptr_t dy, uintptr_t out) {
     bool completed;
@@ -785,6 +806,9 @@ NB_MODULE(_native, m) {
     m.def("weighted_gradient",
           [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
              uintptr_t k, uintptr_t out) { SINKDIV_BOTH(weighted_gradient)(batch, u, h, eps, s, t, k, out); });
+    m.def("weighted_plan",
+          [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
+             uintptr_t k, uintptr_t out) { SINKDIV_BOTH(weighted_plan)(batch, u, h, eps, s, t, k, out); });
     m.def("gradient_tangent",
           [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
              uintptr_t dx, uintptr_t dy, uintptr_t out) {

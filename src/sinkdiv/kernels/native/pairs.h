@@ -129,6 +129,9 @@ struct Passes {
     void (*plan_cost)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* out);
     // P_ij
     void (*plan_matrix)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, T* out);
+    // P_ij (s_i + t_j + k C_ij)
+    void (*weighted_plan)(const Pairs<T>&, const Scores<T>&, const Factors<T>&, int64_t begin, int64_t end, T* scratch,
+                          T* out);
     // sum_j b_j s (C_ij + eps log s) for the density s = 2^z_ij + p_i q_j
     void (*corrected_primal)(const Pairs<T>&, const Scores<T>&, const T* b, const T* p, const T* q, int64_t begin,
                              int64_t end, T* scratch, double* out);

@@ -533,6 +533,18 @@ inline void weighted_row(const T* costs, const T* h, T u, T scale, T s, const T*
 }
 
 template <class T>
+void weighted_plan(const Pairs<T>& p, const Scores<T>& s, const Factors<T>& f, int64_t begin, int64_t end, T* scratch,
+                   T* out) {
+    sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* c) {
+        const int64_t from = tile * p.width, left = p.m - from, count = left < p.width ? left : p.width;
+        for (int r = 0; r < rows; ++r, c += p.width) {
+            weighted_row(c, s.h + from, s.u[row + r], s.scale, f.rows[row + r], f.columns + from, f.slope, p.width, c);
+            std::memcpy(out + (row + r) * p.m + from, c, count * sizeof(T));
+        }
+    });
+}
+
+template <class T>
 void weighted_gradient(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, const Factors<T>& f, const T* points,
                        int64_t begin, int64_t end, T* scratch, double* sums, T* out) {
     T* weights = scratch + ROWS * p.width;
