@@ -65,11 +65,12 @@ class Context:
     memory: float = 12.0
     """GB that one measurement of memory may take."""
 
+    def chosen(self, pairs: list[Pair]) -> list[Pair]:
+        return [pair for pair in pairs if self.methods.lower() in pair.full.name.lower()]
+
     def race(self, title: str, pairs: list[Pair], workload: Workload, exact: Exact) -> dict[str, Any]:
         """One table: each method's two calls in one row, the errors those of the full one."""
-        chosen = [pair for pair in pairs if self.methods.lower() in pair.full.name.lower()]
-        methods = [method for pair in chosen for method in pair]
-        rows = race(methods, workload, self.limits, exact)
+        rows = race([method for pair in pairs for method in pair], workload, self.limits, exact)
         described = {key: exact[key] for key in ("kind", "converged", "uncertainty") if key in exact}
         return {
             "title": f"{title}: {workload.title}",
@@ -92,7 +93,10 @@ def times(context: Context) -> dict[str, Any]:
     workloads = [(workload, unrolled) for workload in small] + [(cubes(context.sizes.large), unrolled[:1])]
     tables = []
     for workload, iterations in workloads:
-        for value, pairs in (("sharp", sharp_pairs(iterations)), ("entropic", entropic_pairs())):
+        for value, everything in (("sharp", sharp_pairs(iterations)), ("entropic", entropic_pairs())):
+            pairs = context.chosen(everything)
+            if not pairs:
+                continue
             say(f" {value}: {workload.title}")
             exact = exact_points(workload, value, context.cache)
             tables.append(context.race(f"{value.capitalize()} value", pairs, workload, exact))
@@ -159,7 +163,7 @@ def hessian(context: Context) -> dict[str, Any]:
             pairs += [ott_product(direction, 1e-3, danskin=danskin) for danskin in (True, False)]
             pairs += [ott_product(direction, 1e-8, danskin=False, double=True)]
         exact = exact_product(workload, direction, context.cache)
-        tables.append(context.race("Debiased entropic value", pairs, workload, exact))
+        tables.append(context.race("Debiased entropic value", context.chosen(pairs), workload, exact))
     return {"tables": tables}
 
 

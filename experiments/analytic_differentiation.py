@@ -10,6 +10,7 @@ and parts of the work may be done by several commands (--only, --methods, --seed
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ import sinkdiv
 from sinkdiv.generative.files import write_text
 
 JUDGEMENTS = 20
+CLEAR = "\r\033[K" if sys.stderr.isatty() else ""
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -108,8 +110,15 @@ def open_lines(path: str) -> list[str]:
 
 
 def say(text: str) -> None:
-    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {text}\n")
+    sys.stderr.write(f"{CLEAR}{datetime.now(UTC):%H:%M:%S} {text}\n")
     sys.stderr.flush()
+
+
+def show(place: str, step: int, w2: float) -> None:
+    """One line that is overwritten, on a terminal only."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{place}: step {step}, W2² {w2:.3f} ")
+        sys.stderr.flush()
 
 
 def work(runs: list[Run], folder: Path) -> None:
@@ -119,7 +128,7 @@ def work(runs: list[Run], folder: Path) -> None:
             say(f"{place}: finished before")
             continue
         start = machine()
-        record = {**asdict(run), "machine": start, **train(run)}
+        record = {**asdict(run), "machine": start, **train(run, functools.partial(show, place))}
         write_text(file_of(run, folder), json.dumps(record) + "\n")
         say(f"{place}: W2² {record['w2']:.3f} in {record['seconds']:.0f} s")
 

@@ -46,8 +46,8 @@ class Run:
     """Steps between two judgements."""
 
 
-def train(run: Run) -> dict[str, Any]:
-    """Train a generator and judge it as it goes; the seconds count the steps only."""
+def train(run: Run, watch: Callable[[int, float], None]) -> dict[str, Any]:
+    """Train a generator and judge it as it goes, for ``watch`` to see; the seconds count the steps only."""
     data = TARGETS[run.target](run.n, run.seed)
     torch.manual_seed(run.seed)
     net = network()
@@ -70,6 +70,7 @@ def train(run: Run) -> dict[str, Any]:
             times.append(time.perf_counter() - begin)
             if step % run.every == 0 or step == run.steps:
                 curve.append((step, sum(times), judge(generated, fresh, data)))
+                watch(step, curve[-1][2])
     draws = [judge(generated, fresh, data) for _ in range(DRAWS)]
     return {
         "curve": [(step, round(seconds, 3), round(w2, 5)) for step, seconds, w2 in curve],
