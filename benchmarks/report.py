@@ -132,8 +132,9 @@ def pass_tables(section: Results) -> Iterator[str]:
 
 
 def kind_tables(section: Results) -> Iterator[str]:
-    yield "`softmin` is a solver's pass, `plan_gradient` that of a first derivative in the points. `cost_marginals` and"
-    yield "`weighted_gradient` belong to the derivative of the sharp value, the two tangents to second derivatives:"
+    yield "`softmin` is a solver's pass, `plan_gradient` that of a first derivative in the points."
+    yield "`weighted_marginals` and `weighted_gradient` belong to the derivative of the sharp value, the two tangents"
+    yield "to second derivatives:"
     yield "with all points moving, or those of the rows alone."
     for table in section["tables"]:
         yield from ["", f"### {table['title']}", "", "| pass | seconds | pairs per second |", "|---|---|---|"]

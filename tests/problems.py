@@ -74,3 +74,21 @@ def centred(seed, shape):
 def direction(seed, shape):
     """A random direction (float64)."""
     return torch.tensor(np.random.default_rng(3000 + seed).normal(size=shape))
+
+
+def assert_slope(function, tensors, directions, *, atol=1e-7, step=1e-3):
+    """The derivative of function(*tensors) along the directions is the difference of fourth order, and autograd's.
+
+    Tensors whose direction is None stay where they are.
+    """
+    steps = [torch.zeros_like(t) if d is None else d for t, d in zip(tensors, directions, strict=True)]
+    leaves = [t.clone().requires_grad_(d is not None) for t, d in zip(tensors, directions, strict=True)]
+    moving = [leaf for leaf in leaves if leaf.requires_grad]
+    grads = torch.autograd.grad(function(*leaves), moving)
+    assert all(torch.isfinite(grad).all() for grad in grads)
+    found = sum(
+        float((grad * d).sum()) for grad, d in zip(grads, (d for d in directions if d is not None), strict=True)
+    )
+    expected = slope(lambda t: function(*(p + t * d for p, d in zip(tensors, steps, strict=True))).detach(), step)
+    assert abs(found - expected) <= atol, f"autograd {found}, finite difference {expected}"
+    return found

@@ -76,10 +76,10 @@ def test_passes_of_derivatives_hold_one_tile_at_a_time(small_tiles, name, d):
     u, h, eps = (torch.ones(1, size, dtype=torch.float64) for size in (N, M, 1))
     geometry = CloudGeometry(x, y, find_cost(name))
     with Largest() as largest:
-        geometry.cost_marginals(u, h, eps)
+        geometry.weighted_marginals(u, h, eps, u, h)
         geometry.tangent_marginals(u, h, eps, x, y)
         for side in (0, 1):
-            geometry.weighted_gradient(u, h, eps, u, h, eps, side)
+            geometry.weighted_gradient(u, h, eps, u, h, side)
             geometry.gradient_tangent(u, h, eps, u, h, x, y, side)
     # A product of points may carry their squares along, in two more columns.
     assert largest.entries <= max(TILE, N * (d + 2))

@@ -250,13 +250,11 @@ def check_all(pairs, case, dtype):
     check("plan_cost", pairs.plan_cost(*given), (P * case.C).sum((1, 2)),
           (entry * case.C + P * (case.C + case.lost)).sum((1, 2)), dtype)  # fmt: skip
 
-    for axis, sums in zip((2, 1), pairs.cost_marginals(*given), strict=True):
-        bound = (entry * case.C + P * (case.C + case.lost)).sum(axis)
-        check(f"cost sums {axis}", sums, (P * case.C).sum(axis), bound, dtype, case.C.max())
-
     along = Directions.of(case, dtype)
-    weights, off = along.weighted(P, entry, along.k.double()[:, :, None], case.C, case.lost)
-    check("weighted_plan", pairs.weighted_plan(*given, along.s, along.t, along.k), weights, off, dtype, most(off, P))
+    weights, off = along.weighted_by_logarithms(P, entry)
+    check("weighted_plan", pairs.weighted_plan(*given, along.s, along.t), weights, off, dtype, most(off, P))
+    for axis, sums in zip((2, 1), pairs.weighted_marginals(*given, along.s, along.t), strict=True):
+        check(f"weighted sums {axis}", sums, weights.sum(axis), off.sum(axis), dtype, most(off, P))
 
     for k in (1, 5, 12, 13, 70):
         generator = torch.Generator().manual_seed(k)
@@ -306,23 +304,22 @@ def check_gradient(pairs, case, name, dtype):
 
 @dataclass(frozen=True)
 class Directions:
-    """Factors s (B, n), t (B, m) and k (B, 1) of a weighted gradient, and a motion dx, dy of the points."""
+    """Factors s (B, n) and t (B, m) of a weighted plan, and a motion dx, dy of the points."""
 
     s: torch.Tensor
     t: torch.Tensor
-    k: torch.Tensor
     dx: torch.Tensor
     dy: torch.Tensor
 
     @classmethod
     def of(cls, case, dtype):
         generator = torch.Generator().manual_seed(case.C.shape[1])
-        s, t, k, dx, dy = (
+        s, t, dx, dy = (
             torch.randn(*like.shape, generator=generator, dtype=torch.float64).to(dtype)
-            for like in (case.u, case.h, case.eps, case.x, case.y)
+            for like in (case.u, case.h, case.x, case.y)
         )
         size = case.x.abs().max()
-        return cls(s, t, k / case.eps, size * dx, size * dy)
+        return cls(s, t, size * dx, size * dy)
 
     def weighted(self, P, entry, slope, values, loose):
         """P_ij (s_i + t_j + slope V_ij) in float64, and its bound for values that may be off by ``loose``."""
@@ -331,14 +328,19 @@ class Directions:
         size = s.abs() + t.abs() + slope.abs() * (values.abs() + loose)
         return P * factors, entry * factors.abs() + P * size
 
+    def weighted_by_logarithms(self, P, entry):
+        """P_ij (s_i + t_j + log P_ij) in float64, and its bound: the logarithm is off by as much as the entry is."""
+        somewhat = torch.where(P > 0, P, 1.0)
+        return self.weighted(P, entry, torch.ones_like(P), somewhat.log(), entry / somewhat)
+
 
 def check_derivatives(pairs, case, name, dtype):
     """What only points have besides. Each term carries its plan entry's error and those of its factors."""
     P, entry, factor = exact_plan(case, name)
     along = Directions.of(case, dtype)
-    weights, off = along.weighted(P, entry, along.k.double()[:, :, None], case.C, case.lost)
+    weights, off = along.weighted_by_logarithms(P, entry)
     expected, bound = differences(factor * weights, factor * off, case.x, case.y)
-    actual = pairs.weighted_gradient(case.u, case.h, case.eps, along.s, along.t, along.k)
+    actual = pairs.weighted_gradient(case.u, case.h, case.eps, along.s, along.t)
     check("weighted_gradient", actual, expected, bound, dtype, most(factor * off, P) * case.x.abs().max())
     check_tangents(pairs, case, name, dtype, along)
 
@@ -862,7 +864,7 @@ def all_operations(pairs, u, h, eps, v, gradient=True):
         pairs.plan_cost(u, h, eps),
         pairs.plan_matrix(u, h, eps),
         *pairs.marginals(u, h, eps),
-        pairs.weighted_plan(u, h, eps, u, h, eps),
+        pairs.weighted_plan(u, h, eps, u, h),
         pairs.corrected_primal(a, b, u, h, eps, a, b),
         pairs.costs(),
         *([pairs.plan_gradient(u, h, eps)] if gradient else []),
@@ -902,10 +904,14 @@ def test_rows_do_not_depend_on_the_number_of_threads(threads, dtype, d):
         threads(count)
         pairs = native.Pairs(x, y, find_cost("sqeuclidean"))
         u = -pairs.softmin(h, eps)
-        sums = pairs.marginals(u, h, eps), pairs.cost_marginals(u, h, eps), pairs.tangent_marginals(u, h, eps, x + 1, y)
+        sums = (
+            pairs.marginals(u, h, eps),
+            pairs.weighted_marginals(u, h, eps, u, h),
+            pairs.tangent_marginals(u, h, eps, x + 1, y),
+        )
         results.append((
             u, pairs.plan_gradient(u, h, eps), pairs.plan_cost(u, h, eps), *(rows for rows, _ in sums),
-            pairs.weighted_gradient(u, h, eps, u, h, eps), pairs.gradient_tangent(u, h, eps, u, h, x + 1, y),
+            pairs.weighted_gradient(u, h, eps, u, h), pairs.gradient_tangent(u, h, eps, u, h, x + 1, y),
         ))  # fmt: skip
         columns.append(sums[0][1])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))

@@ -30,11 +30,16 @@ class Inputs:
         self.x, self.y = cloud(900, N, d, batch=B), cloud(901, M, d, batch=B)
         self.eps = torch.tensor([[0.5], [0.8]], dtype=torch.float64)
         self.u, self.h = direction(902, (B, N)), direction(903, (B, M))
-        self.s, self.t, self.k = direction(904, (B, N)), direction(905, (B, M)), direction(906, (B, 1))
+        self.s, self.t = direction(904, (B, N)), direction(905, (B, M))
         self.dx, self.dy = direction(907, (B, N, d)), direction(908, (B, M, d))
 
     def moved(self, step):
         return self.x + step * self.dx, self.y + step * self.dy, self.u + step * self.s, self.h + step * self.t
+
+    def weighted(self, C):
+        """P_ij (s_i + t_j + log P_ij)."""
+        P = self.plan(C)
+        return P * (self.s[:, :, None] + self.t[:, None] + P.log())
 
     def plan(self, C):
         return (self.u[:, :, None] + self.h[:, None] - C / self.eps[:, :, None]).exp()
@@ -47,44 +52,32 @@ def dense(x, y, name):
 
 @costs
 @dimensions
-def test_cost_marginals_are_sums_of_the_dense_product(name, d):
+def test_weighted_plan_and_its_sums_are_those_of_the_dense_product(name, d):
     i = Inputs(d)
     C = dense(i.x, i.y, name)
-    terms = i.plan(C) * C
+    expected = i.weighted(C)
     for pairs in (reference.Pairs(i.x, i.y, find_cost(name)), reference.MatrixPairs(C)):
-        rows, columns = pairs.cost_marginals(i.u, i.h, i.eps)
-        torch.testing.assert_close(rows, terms.sum(2), **ROUNDING)
-        torch.testing.assert_close(columns, terms.sum(1), **ROUNDING)
-        torch.testing.assert_close(rows.sum(-1), pairs.plan_cost(i.u, i.h, i.eps), **ROUNDING)
+        torch.testing.assert_close(pairs.weighted_plan(i.u, i.h, i.eps, i.s, i.t), expected, **ROUNDING)
+        rows, columns = pairs.weighted_marginals(i.u, i.h, i.eps, i.s, i.t)
+        torch.testing.assert_close(rows, expected.sum(2), **ROUNDING)
+        torch.testing.assert_close(columns, expected.sum(1), **ROUNDING)
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_forbidden_pairs_cost_nothing(native, request):
-    """An infinite cost has no mass, and infinity times nothing is nothing here."""
+def test_forbidden_pairs_have_no_weight(native, request):
+    """0 log 0 = 0."""
     if not native:
         request.getfixturevalue("without_native")
     i = Inputs(1)
     C = dense(i.x, i.y, "sqeuclidean")
+    allowed = i.weighted(C)
     C[:, ::2, ::3] = torch.inf
-    rows, columns = MatrixGeometry(C).cost_marginals(i.u, i.h, i.eps)
-    terms = i.plan(C) * torch.where(C.isinf(), 0.0, C)
-    torch.testing.assert_close(rows, terms.sum(2), **ROUNDING)
-    torch.testing.assert_close(columns, terms.sum(1), **ROUNDING)
-
-
-@costs
-def test_weighted_plan_is_the_dense_product_and_zero_at_forbidden_pairs(name):
-    i = Inputs(3)
-    C = dense(i.x, i.y, name)
-    factors = i.s[:, :, None] + i.t[:, None] + i.k[:, :, None] * C
-    given = i.u, i.h, i.eps, i.s, i.t, i.k
-    for pairs in (reference.Pairs(i.x, i.y, find_cost(name)), reference.MatrixPairs(C)):
-        torch.testing.assert_close(pairs.weighted_plan(*given), i.plan(C) * factors, **ROUNDING)
-    forbidden = C.clone()
-    forbidden[:, 1, 2] = torch.inf
-    found = reference.ForbiddingPairs(forbidden).weighted_plan(*given)
-    assert (found[:, 1, 2] == 0).all()
-    torch.testing.assert_close(found[:, 2:], (i.plan(C) * factors)[:, 2:], **ROUNDING)
+    expected = torch.where(C.isinf(), 0.0, allowed)
+    geometry = MatrixGeometry(C)
+    torch.testing.assert_close(geometry.pairs(0).weighted_plan(i.u, i.h, i.eps, i.s, i.t), expected, **ROUNDING)
+    rows, columns = geometry.weighted_marginals(i.u, i.h, i.eps, i.s, i.t)
+    torch.testing.assert_close(rows, expected.sum(2), **ROUNDING)
+    torch.testing.assert_close(columns, expected.sum(1), **ROUNDING)
 
 
 @costs
@@ -93,14 +86,10 @@ def test_weighted_gradient_is_that_of_autograd(name, d):
     i = Inputs(d)
     x = i.x.clone().requires_grad_()
     C = dense(x, i.y, name)
-    weights = i.plan(C) * (i.s[:, :, None] + i.t[:, None] + i.k[:, :, None] * C)
-    (expected,) = torch.autograd.grad((weights.detach() * C).sum(), x)
+    (expected,) = torch.autograd.grad((i.weighted(C).detach() * C).sum(), x)
     pairs = reference.Pairs(i.x, i.y, find_cost(name))
-    actual = pairs.weighted_gradient(i.u, i.h, i.eps, i.s, i.t, i.k)
+    actual = pairs.weighted_gradient(i.u, i.h, i.eps, i.s, i.t)
     torch.testing.assert_close(actual, expected, **ROUNDING)
-    ones = torch.ones_like(i.u), torch.zeros_like(i.h), torch.zeros_like(i.k)
-    gradient = pairs.plan_gradient(i.u, i.h, i.eps)
-    torch.testing.assert_close(pairs.weighted_gradient(i.u, i.h, i.eps, *ones), gradient, **ROUNDING)
 
 
 @costs
@@ -141,7 +130,7 @@ def test_coincident_points_of_the_distance_do_not_move_each_other(native, d, req
     own = i.u[:, :1], i.h[:, :1], i.eps
     moves = i.dx[:, :1], i.dy[:, :1]
     assert all((sums == 0).all() for sums in pairs.tangent_marginals(*own, *moves))
-    assert (pairs.weighted_gradient(*own, i.s[:, :1], i.t[:, :1], i.k) == 0).all()
+    assert (pairs.weighted_gradient(*own, i.s[:, :1], i.t[:, :1]) == 0).all()
     assert (pairs.gradient_tangent(*own, i.s[:, :1], i.t[:, :1], *moves) == 0).all()
 
 
@@ -154,17 +143,18 @@ def test_sides_of_a_geometry(route, name, d):
     geometry, transposed = CloudGeometry(i.x, i.y, cost), CloudGeometry(i.y, i.x, cost)
     plan, turned = (i.u, i.h, i.eps), (i.h, i.u, i.eps)
     for one, other in (
-        (geometry.weighted_gradient(*plan, i.s, i.t, i.k, 1), transposed.weighted_gradient(*turned, i.t, i.s, i.k, 0)),
+        (geometry.weighted_gradient(*plan, i.s, i.t, 1), transposed.weighted_gradient(*turned, i.t, i.s, 0)),
         (geometry.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy, 1),
          transposed.gradient_tangent(*turned, i.t, i.s, i.dy, i.dx, 0)),
         *zip(geometry.tangent_marginals(*plan, i.dx, i.dy),
              reversed(transposed.tangent_marginals(*turned, i.dy, i.dx)), strict=True),
-        *zip(geometry.cost_marginals(*plan), reversed(transposed.cost_marginals(*turned)), strict=True),
+        *zip(geometry.weighted_marginals(*plan, i.s, i.t),
+             reversed(transposed.weighted_marginals(*turned, i.t, i.s)), strict=True),
     ):  # fmt: skip
         torch.testing.assert_close(one, other, **ROUNDING)
     expected = reference.Pairs(i.x, i.y, cost)
     for one, other in (
-        (geometry.weighted_gradient(*plan, i.s, i.t, i.k, 0), expected.weighted_gradient(*plan, i.s, i.t, i.k)),
+        (geometry.weighted_gradient(*plan, i.s, i.t, 0), expected.weighted_gradient(*plan, i.s, i.t)),
         (geometry.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy, 0),
          expected.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy)),
     ):  # fmt: skip

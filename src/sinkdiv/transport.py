@@ -74,13 +74,8 @@ class Transport:
     @property
     def wide_sharp(self) -> Tensor:
         """The sharp value (B,) in the dtype of the computation."""
-
-        def analytic() -> tuple[SharpValue, Tensor]:
-            sharp = SharpValue(self._problem, self._solution, self._settings.limits.tol)
-            return sharp, sharp.value
-
-        sharp, value = outside(analytic)
-        return known_value(value, _Sharp(self, sharp), *self.differentiable_inputs())
+        value = outside(lambda: self._problem.geometry.plan_cost(*self._logarithms()))
+        return known_value(value, _Sharp(self), *self.differentiable_inputs())
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -383,12 +378,13 @@ class Transport:
 class _Sharp:
     """The derivatives of a transport's sharp value: numbers by the analytic formulas, functions by composition."""
 
-    def __init__(self, transport: Transport, analytic: SharpValue) -> None:
-        self._transport, self._analytic = transport, analytic
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
 
     def partials(self, wanted: tuple[bool, ...]) -> Partials:
-        if self._transport.all_have_mass:
-            return self._analytic.partials(wanted)
+        t = self._transport
+        if t.all_have_mass:
+            return SharpValue(t._problem, t._solution, t._settings.limits.tol).partials(wanted)
         inputs = tuple(one.detach() for one in self._transport.differentiable_inputs())
         return self.differentiable_partials(wanted, inputs)
 

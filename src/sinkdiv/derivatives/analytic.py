@@ -4,13 +4,13 @@ With μ = (P∘C)1 and ν = (P∘C)ᵀ1 as right-hand sides of the linear system
 
     d<P,C>/dC = P∘(1 + (s_u⊕s_v − C)/ε),    d/da = k₁ (r/a) s_u,    d/db = k₂ (c/b) s_v
 
-The solution for C = f⊕g would be (f, g); what is solved for is the difference from it, because the reduced costs
-C − f⊕g are small where there is mass, and with them all that a tolerance leaves of an error.
+Computed with the reduced costs R = C − f⊕g = −ε log(P/(a⊗b)), whose solution is (σ, τ) = (s_u − f, s_v − g), the
+derivative in C is P∘(1 + (σ⊕τ − R)/ε). R is small where there is mass, and with it what a tolerance leaves of an error;
+taken as the logarithm of the plan's own entries it also has no rounding that they do not share.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
@@ -24,7 +24,7 @@ from sinkdiv.transforms import full_precision
 
 
 class _Multipliers(NamedTuple):
-    """s_u (B, n) and s_v (B, m)."""
+    """σ (B, n) and τ (B, m)."""
 
     rows: Tensor
     columns: Tensor
@@ -38,48 +38,48 @@ class SharpValue:
         self._at = Linearised(problem, solution, wanted, one_sided=problem.symmetric)
         self._geometry = problem.geometry
 
-    @property
-    def value(self) -> Tensor:
-        """<P, C>, (B,)."""
-        return self._cost_marginals[0].sum(-1)
-
     def partials(self, wanted: tuple[bool, ...]) -> Partials:
         """The derivatives with respect to (a, b, *costs), None where not wanted."""
-        with full_precision(self._at.f):
-            multipliers = self._multipliers()
+        multipliers = self._multipliers()
         grad_a = self._weight_partial(multipliers, 0) if wanted[0] else None
         grad_b = self._weight_partial(multipliers, 1) if wanted[1] else None
         return grad_a, grad_b, *self._cost_partials(multipliers, wanted[2:])
 
-    @cached_property
-    def _cost_marginals(self) -> tuple[Tensor, Tensor]:
-        """(μ, ν)."""
-        return self._geometry.cost_marginals(*self._at.logarithms)
-
     def _multipliers(self) -> _Multipliers:
-        at, (mu, nu) = self._at, self._cost_marginals
-        if at.one_sided:
-            s = at.both(mu, start=at.f)
-            return _Multipliers(s, s)
-        eliminated = at.product(mu / (at.stiffness(0) * at.marginal(0)), 1)
-        columns = at.columns(nu - eliminated, terms=nu.abs() + (at.marginal(1) * at.g).abs(), start=at.g)
-        return _Multipliers(at.rows(mu, columns), columns)
+        at = self._at
+        with full_precision(at.f):
+            right_rows, right_columns = self._right_hand_sides()
+            if at.one_sided:
+                s = at.both(right_rows)
+                return _Multipliers(s, s)
+            eliminated = at.product(right_rows / (at.stiffness(0) * at.plan.marginals[0]), 1)
+            terms = right_columns.abs() + at.eps * at.plan.marginals[1]
+            columns = at.columns(right_columns - eliminated, terms)
+            return _Multipliers(at.rows(right_rows, columns), columns)
+
+    def _right_hand_sides(self) -> tuple[Tensor, Tensor]:
+        """(P∘R)1 and (P∘R)ᵀ1, less what f and g leave of themselves where marginals are soft."""
+        at, (log_a, log_b) = self._at, self._at.problem.log_weights
+        densities = self._geometry.weighted_marginals(*at.plan.logarithms, -log_a, -log_b)
+        rows, columns = (
+            -at.eps * density - (at.stiffness(side) - 1) * marginal * potential
+            for side, (density, marginal, potential) in enumerate(
+                zip(densities, at.plan.marginals, (at.f, at.g), strict=True)
+            )
+        )
+        return rows, columns
 
     def _weight_partial(self, multipliers: _Multipliers, side: int) -> Tensor:
-        weights = self._at.problem.b if side else self._at.problem.a
-        return self._at.stiffness(side) * self._at.marginal(side) / weights * multipliers[side]
+        at = self._at
+        weights, potential = ((at.problem.a, at.f), (at.problem.b, at.g))[side]
+        return at.stiffness(side) * at.plan.marginals[side] / weights * (potential + multipliers[side])
 
     def _cost_partials(self, multipliers: _Multipliers, wanted: tuple[bool, ...]) -> Partials:
-        geometry, eps = self._geometry, self._at.eps
-        s, t = 1 + multipliers.rows / eps, multipliers.columns / eps
+        geometry, at, (log_a, log_b) = self._geometry, self._at, self._at.problem.log_weights
+        factors = 1 + multipliers.rows / at.eps - log_a, multipliers.columns / at.eps - log_b
         if not isinstance(geometry, CloudGeometry):
-            pairs = geometry.pairs(0)
-            return (pairs.weighted_plan(*self._at.logarithms, s, t, -1 / eps) if wanted[0] else None,)
-
-        def gradient(side: int) -> Tensor:
-            return geometry.weighted_gradient(*self._at.logarithms, s, t, -1 / eps, side)
-
-        first = gradient(0) if wanted[0] else None
-        if first is not None and self._at.one_sided:
+            return (geometry.pairs(0).weighted_plan(*at.plan.logarithms, *factors) if wanted[0] else None,)
+        first = geometry.weighted_gradient(*at.plan.logarithms, *factors, 0) if wanted[0] else None
+        if first is not None and at.one_sided:
             return first, first
-        return first, gradient(1) if wanted[1] else None
+        return first, geometry.weighted_gradient(*at.plan.logarithms, *factors, 1) if wanted[1] else None

@@ -86,13 +86,7 @@ class Semidual:
     @cached_property
     def hessian(self) -> SemiDualHessian:
         """D at the solution."""
-        problem, solution = self._problem, self._solution
-        if not problem.symmetric:
-            return SemiDualHessian(problem, solution.g, solution.raw_f, solution.raw_g)
-        # The symmetric algorithm averages f with its softmin; the plan whose rows are exact is a pass away.
-        eps = problem.eps_column()
-        raw_g = problem.raw_potential(problem.damped(solution.raw_f, eps, side=0), eps, side=1)
-        return SemiDualHessian(problem, solution.g, solution.raw_f, raw_g)
+        return SemiDualHessian(self._problem, self._solution.g, self._solution.raw_f)
 
     def _damping(self, side: int) -> float:
         rho = self._problem.rho[side]

@@ -18,7 +18,7 @@ from torch import Tensor
 from sinkdiv.derivatives.accuracy import report
 from sinkdiv.solvers import Problem, Solution
 from sinkdiv.solvers.conjugate_gradients import conjugate_gradients
-from sinkdiv.solvers.hessian import STORED_ENTRIES, SemiDualHessian
+from sinkdiv.solvers.hessian import Plan, SemiDualHessian
 
 #: More than ever needed where both sides are one.
 MAX_SYMMETRIC_PRODUCTS = 200
@@ -33,31 +33,21 @@ class Linearised:
 
     def __init__(self, problem: Problem, solution: Solution, wanted: float, *, one_sided: bool) -> None:
         self.problem, self.eps, self.one_sided, self._wanted = problem, problem.eps_column(), one_sided, wanted
-        self.f, self.g, self.raw_f, self.raw_g = solution.f, solution.g, solution.raw_f, solution.raw_g
+        self.f, self.g, self._raw_f = solution.f, solution.g, solution.raw_f
         if problem.symmetric and not one_sided:
-            self.f = problem.damped(self.raw_f, self.eps, side=0)
-            self.raw_g = problem.raw_potential(self.f, self.eps, side=1)
+            self.f = problem.damped(solution.raw_f, self.eps, side=0)
 
     @cached_property
-    def logarithms(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(u, h, ε) of `sinkdiv.kernels.reference`."""
-        log_a, log_b = self.problem.log_weights
-        u = log_a + self.f / self.eps
-        return u, u if self.one_sided else log_b + self.g / self.eps, self.eps
-
-    def marginal(self, side: int) -> Tensor:
-        """r (B, n), or c (B, m)."""
-        potential, raw = ((self.f, self.raw_f), (self.g, self.raw_g))[side]
-        return self.problem.marginal(potential, raw, self.eps, side)
+    def plan(self) -> Plan:
+        """The plan."""
+        if not self.one_sided:
+            return self._hessian.plan
+        u = self.problem.log_weights[0] + self.f / self.eps
+        return Plan(self.problem.geometry, u, u, self.eps)
 
     def product(self, v: Tensor, side: int) -> Tensor:
         """P v (B, n) for v (B, m), or Pᵀ v."""
-        columns = v[:, :, None]
-        if self._stored is not None:
-            product: Tensor = self._stored @ columns if side == 0 else self._stored.mT @ columns
-        else:
-            product = self.problem.geometry.plan_product(*self.logarithms, columns, side)
-        return product.squeeze(-1)
+        return self.plan.product(v[:, :, None], side).squeeze(-1)
 
     def stiffness(self, side: int) -> float:
         """k of a side."""
@@ -65,47 +55,29 @@ class Linearised:
 
     def rows(self, right: Tensor, columns: Tensor) -> Tensor:
         """s_u (B, n), given its right-hand side and s_v (B, m)."""
-        return (right - self.product(columns, 0)) / (self.stiffness(0) * self.marginal(0))
+        return (right - self.product(columns, 0)) / (self.stiffness(0) * self.plan.marginals[0])
 
-    def columns(self, right: Tensor, terms: Tensor, start: Tensor | None = None) -> Tensor:
-        """s_v (B, m) with D s_v = right, which is a sum of terms of the size of ``terms`` (B, m).
-
-        The tolerance is relative to what is left of ``right`` beside ``start``, but for the rounding of the terms.
-        """
-        reduced = right[:, :, None]
-        if start is not None:
-            reduced = reduced - self._hessian.product(start[:, :, None])
+    def columns(self, right: Tensor, terms: Tensor) -> Tensor:
+        """s_v (B, m) with D s_v = right, which is a sum of terms of the size of ``terms`` (B, m)."""
         solved = self._hessian.solve(
-            reduced, self._wanted, shift=self._hessian.rounding, terms=terms[:, :, None]
+            right[:, :, None], self._wanted, shift=self._hessian.rounding, terms=terms[:, :, None]
         )  # fmt: skip
         report(solved.residual, self._wanted)
-        s = solved.s.squeeze(-1)
-        return s if start is None else start + s
+        return solved.s.squeeze(-1)
 
-    def both(self, right: Tensor, start: Tensor | None = None) -> Tensor:
+    def both(self, right: Tensor) -> Tensor:
         """s (B, n) with (k diag r + P) s = right, where both sides are one."""
-        root = self.marginal(0).sqrt()
+        root = self.plan.marginals[0].sqrt()[:, :, None]
 
         def apply(t: Tensor) -> Tensor:
-            return self.stiffness(0) * t + (self.product(t.squeeze(-1) / root, 0) / root)[:, :, None]
+            return self.stiffness(0) * t + self.plan.product(t / root, 0) / root
 
-        terms = (right / root)[:, :, None]
-        scaled = terms if start is None else terms - apply((start * root)[:, :, None])
-        least = self._hessian.rounding[:, None, None] * terms.norm(dim=1, keepdim=True)
-        least = least.clamp(min=torch.finfo(terms.dtype).tiny)
-        enough = torch.maximum(self._wanted * scaled.norm(dim=1, keepdim=True), least)
+        scaled = right[:, :, None] / root
+        enough = (self._wanted * scaled.norm(dim=1, keepdim=True)).clamp(min=torch.finfo(right.dtype).tiny)
         t, _ = conjugate_gradients(apply, scaled, enough, MAX_SYMMETRIC_PRODUCTS)
         report(self._wanted * (scaled - apply(t)).norm(dim=1, keepdim=True) / enough, self._wanted)
-        s = t.squeeze(-1) / root
-        return s if start is None else start + s
-
-    @cached_property
-    def _stored(self) -> Tensor | None:
-        """P itself, where it is small enough to be kept."""
-        batch, n, m = self.problem.geometry.shape
-        stores = batch * n * m <= STORED_ENTRIES
-        return self.problem.geometry.plan_matrix(*self.logarithms) if stores else None
+        return (t / root).squeeze(-1)
 
     @cached_property
     def _hessian(self) -> SemiDualHessian:
-        return SemiDualHessian(self.problem, self.g, self.raw_f, self.raw_g)
+        return SemiDualHessian(self.problem, self.g, self._raw_f)

@@ -38,7 +38,7 @@ class EntropicHessian:
     def product(self, directions: Directions, wanted: tuple[bool, ...]) -> Partials:
         """How the partial derivatives in (a, b, x, y) change along ``directions``, None where not wanted."""
         at, (da, db, dx, dy) = self._at, directions
-        moved_costs = self._geometry.tangent_marginals(*at.logarithms, dx, dy)
+        moved_costs = self._geometry.tangent_marginals(*at.plan.logarithms, dx, dy)
         relative_a, relative_b = da / at.problem.a, db / at.problem.b
         with full_precision(at.f):
             df, dg = self._moved_potentials(moved_costs, relative_a, relative_b, db)
@@ -47,8 +47,8 @@ class EntropicHessian:
         return (
             self._weight_change(df + constant, db, 0) if wanted[0] else None,
             self._weight_change(dg - constant, da, 1) if wanted[1] else None,
-            self._geometry.gradient_tangent(*at.logarithms, *change, 0) if wanted[2] else None,
-            self._geometry.gradient_tangent(*at.logarithms, *change, 1) if wanted[3] else None,
+            self._geometry.gradient_tangent(*at.plan.logarithms, *change, 0) if wanted[2] else None,
+            self._geometry.gradient_tangent(*at.plan.logarithms, *change, 1) if wanted[3] else None,
         )
 
     def _moved_potentials(
@@ -59,9 +59,9 @@ class EntropicHessian:
         if at.one_sided:
             both = at.both(right)
             return both, both
-        alpha = right / (at.stiffness(0) * at.marginal(0))
+        alpha = right / (at.stiffness(0) * at.plan.marginals[0])
         sent = at.product(at.eps * relative_a + alpha, 1)
-        relaxed = db * torch.exp(-at.g / at.problem.rho[1]) - at.marginal(1) * relative_b
+        relaxed = db * torch.exp(-at.g / at.problem.rho[1]) - at.plan.marginals[1] * relative_b
         terms = at.eps * relaxed.abs() + sent.abs() + moved_costs[1].abs()
         dg = at.columns(at.eps * relaxed - sent + moved_costs[1], terms)
         return at.rows(right, dg), dg

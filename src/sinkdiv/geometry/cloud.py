@@ -96,15 +96,13 @@ class CloudGeometry(Geometry):
             return grad_x, grad_x
         return grad_x, gradient(1) if wanted[1] else None
 
-    def weighted_gradient(
-        self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor, side: int
-    ) -> Tensor:
-        """Σ_j P_ij (s_i + t_j + k C_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d): one pass. ``s`` belongs to the rows, as ``u``.
+    def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, side: int) -> Tensor:
+        """Σ_j P_ij (s_i + t_j + log P_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d): one pass. ``s`` belongs to the rows, as ``u``.
 
         On side 1 the sum is over the rows, with ∂c(x_i, y_j)/∂y_j, (B, m, d).
         """
         (u, h), (s, t) = ((u, h), (s, t)) if side == 0 else ((h, u), (t, s))
-        return self._of_points(side).weighted_gradient(u, h, eps, s, t, k)
+        return self._of_points(side).weighted_gradient(u, h, eps, s, t)
 
     def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
         """Σ_j P_ij Ċ_ij, (B, n), and Σ_i P_ij Ċ_ij, (B, m), as x moves along dx and y along dy: one pass for both."""

@@ -78,9 +78,9 @@ class Geometry(ABC):
         """P 1, (B, n), and Pᵀ 1, (B, m): one pass for both."""
         return self.pairs(0).marginals(u, h, eps)
 
-    def cost_marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_j P_ij C_ij, (B, n), and Σ_i P_ij C_ij, (B, m): one pass for both."""
-        return self.pairs(0).cost_marginals(u, h, eps)
+    def weighted_marginals(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The sums of P_ij (s_i + t_j + log P_ij) over the columns, (B, n), and rows, (B, m): one pass for both."""
+        return self.pairs(0).weighted_marginals(u, h, eps, s, t)
 
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor

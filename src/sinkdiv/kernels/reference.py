@@ -42,14 +42,14 @@ class _Reductions(ABC):
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         return plan_matrix(self.tiles(), u, h, eps)
 
-    def weighted_plan(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor) -> Tensor:
-        return weighted_plan(self.tiles(), u, h, eps, s, t, k)
+    def weighted_plan(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        return weighted_plan(self.tiles(), u, h, eps, s, t)
 
     def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         return marginals(self.tiles(), u, h, eps)
 
-    def cost_marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        return cost_marginals(self.tiles(), u, h, eps)
+    def weighted_marginals(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return weighted_marginals(self.tiles(), u, h, eps, s, t)
 
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
@@ -72,8 +72,8 @@ class Pairs(_Reductions):
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         return plan_gradient(self.tiles(), u, h, eps, self._x, self._y, self._cost)
 
-    def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor) -> Tensor:
-        return weighted_gradient(self.tiles(), u, h, eps, s, t, k, self._x, self._y, self._cost)
+    def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        return weighted_gradient(self.tiles(), u, h, eps, s, t, self._x, self._y, self._cost)
 
     def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
         return tangent_marginals(self.tiles(), u, h, eps, self._x, self._y, dx, dy, self._cost)
@@ -159,9 +159,11 @@ def marginals(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> tuple
     return _both_sums(tiles, u, h, eps, lambda _, C, P: P)
 
 
-def cost_marginals(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ_j P_ij C_ij, (B, n), and Σ_i P_ij C_ij, (B, m). A forbidden pair, of infinite cost, adds nothing."""
-    return _both_sums(tiles, u, h, eps, lambda _, C, P: torch.where(P > 0, P * C, 0.0))
+def weighted_marginals(
+    tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The row sums, (B, n), and column sums, (B, m), of `weighted_plan`."""
+    return _both_sums(tiles, u, h, eps, lambda rows, C, P: _weighted(P, s[:, rows], t))
 
 
 def tangent_marginals(
@@ -175,13 +177,12 @@ def tangent_marginals(
 
 
 def weighted_gradient(
-    tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor,
-    x: Tensor, y: Tensor, cost: Cost,
-) -> Tensor:  # fmt: skip
-    """Σ_j P_ij (s_i + t_j + k C_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d), for s (B, n), t (B, m) and k (B, 1)."""
+    tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, x: Tensor, y: Tensor, cost: Cost
+) -> Tensor:
+    """Σ_j P_ij (s_i + t_j + log P_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d), for s (B, n) and t (B, m)."""
 
     def reduce(rows: slice, C: Tensor, P: Tensor) -> Tensor:
-        return cost.gradient(P * _factors(s[:, rows], t, k, C), x[:, rows], y)
+        return cost.gradient(_weighted(P, s[:, rows], t), x[:, rows], y)
 
     return _map_plan(tiles, u, h, eps, reduce)
 
@@ -208,9 +209,12 @@ def plan_matrix(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> Ten
     return _map_plan(tiles, u, h, eps, lambda _, C, P: P)
 
 
-def weighted_plan(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor) -> Tensor:
-    """P_ij (s_i + t_j + k C_ij), (B, n, m), for s (B, n), t (B, m) and k (B, 1); 0 at forbidden pairs."""
-    return _map_plan(tiles, u, h, eps, lambda rows, C, P: _times(P, _factors(s[:, rows], t, k, C)))
+def weighted_plan(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    """P_ij (s_i + t_j + log P_ij), (B, n, m), for s (B, n) and t (B, m); 0 where P is.
+
+    The logarithm is that of the very entry, so that what rounding does to an exponent does not tell the two apart.
+    """
+    return _map_plan(tiles, u, h, eps, lambda rows, C, P: _weighted(P, s[:, rows], t))
 
 
 def corrected_primal(
@@ -284,6 +288,11 @@ def _logsumexp_or_zero(z: Tensor) -> Tensor:
     """log Σ_j exp(z_ij), (B, r), overwriting z; 0 where all z are −∞."""
     empty = z.amax(-1) == -torch.inf
     return _logsumexp(z.masked_fill_(empty[..., None], 0.0)).masked_fill_(empty, 0.0)
+
+
+def _weighted(P: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    """P_ij (s_i + t_j + log P_ij), (B, r, m)."""
+    return _times(P, s[:, :, None] + t[:, None, :]) + torch.xlogy(P, P)
 
 
 def _times(P: Tensor, C: Tensor) -> Tensor:

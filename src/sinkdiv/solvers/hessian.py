@@ -20,9 +20,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sinkdiv.geometry import Geometry
 from sinkdiv.solvers.conjugate_gradients import conjugate_gradients
 from sinkdiv.solvers.problem import Problem
-from sinkdiv.solvers.progress import SURVIVING
 
 #: A scaled plan of at most this many entries is stored, so that products need no exponentials.
 STORED_ENTRIES = 2**22
@@ -35,6 +35,9 @@ FACTORISABLE_SIDE = 2048
 #: Columns whose products with D, formed all at once by a matrix product, take as long as one pass. (A matrix-vector
 #: product waits for memory: at 1000 columns, forming and factorising D took as long as 136 of them.)
 COLUMNS_A_PASS = 8
+
+#: The rounding of the scaled system, in units of the dtype's: that of sums over rows and columns and of square roots.
+ROUNDING = 8
 
 #: The most products with D that conjugate gradients may spend.
 MAX_PRODUCTS = 2000
@@ -55,26 +58,54 @@ class LinearSolution:
     factorised: bool
 
 
+class Plan:
+    """The plan P_ij = exp(u_i + h_j − C_ij/ε) of a geometry, stored where it is small, and its actual marginals.
+
+    Everything comes from the same entries: what rounding does to an exponent, which may be large, then changes the plan
+    a little, and nothing that is said of it.
+    """
+
+    def __init__(self, geometry: Geometry, u: Tensor, h: Tensor, eps: Tensor) -> None:
+        self.geometry, self.logarithms = geometry, (u, h, eps)
+
+    def product(self, v: Tensor, side: int) -> Tensor:
+        """P v (B, n, k) for v (B, m, k), or on side 1 Pᵀ v."""
+        if self.stored is not None:
+            return (self.stored if side == 0 else self.stored.mT) @ v
+        return self.geometry.plan_product(*self.logarithms, v, side)
+
+    @cached_property
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """(P1, Pᵀ1), (B, n) and (B, m)."""
+        if self.stored is not None:
+            return self.stored.sum(2), self.stored.sum(1)
+        return self.geometry.marginals(*self.logarithms)
+
+    @cached_property
+    def stored(self) -> Tensor | None:
+        """P (B, n, m), if it is small enough to be kept."""
+        batch, n, m = self.geometry.shape
+        return self.geometry.plan_matrix(*self.logarithms) if batch * n * m <= STORED_ENTRIES else None
+
+
 class SemiDualHessian:
-    """D at the potential g (B, m), given its softmin ``raw_f`` (B, n) and ``raw_g`` (B, m), that of its best partner.
+    """D at the potential g (B, m), given its softmin ``raw_f`` (B, n).
 
     Columns of weight zero do not take part: there products are zero, and so are solutions.
     """
 
-    def __init__(self, problem: Problem, g: Tensor, raw_f: Tensor, raw_g: Tensor, eps: Tensor | None = None) -> None:
-        self._problem = problem
-        self._eps = eps = problem.eps_column() if eps is None else eps
+    def __init__(self, problem: Problem, g: Tensor, raw_f: Tensor) -> None:
+        self._problem, eps = problem, problem.eps_column()
         log_a, log_b = problem.log_weights
         f = problem.damped(raw_f, eps, side=0)
-        diagonal = problem.marginal(g, raw_g, eps, side=1)
+        self.plan = Plan(problem.geometry, log_a + f / eps, log_b + g / eps, eps)
+        rows, diagonal = self.plan.marginals
         if not problem.balanced:
             diagonal = diagonal + (eps / problem.rho[1]) * problem.target(g, side=1)
-        self._takes_part = diagonal > 0
         self._root = diagonal.sqrt()
-        self._inverse_root = torch.where(self._takes_part, 1 / self._root, 0.0)
-        # P_ij/√r_i with r_i = a_i exp((f_i − raw_f_i)/ε): half of the weight's logarithm is left.
-        self._log_rows = (log_a + (f + raw_f) / eps) / 2
-        self._log_columns = torch.where(self._takes_part, log_b + g / eps - self._root.log(), -torch.inf)
+        self._inverse_root, self._inverse_rows = (
+            torch.where(sums > 0, sums.rsqrt(), 0.0)[:, :, None] for sums in (diagonal, rows)
+        )
         self._shrinkage = 1 / (1 + eps[:, :, None] / problem.rho[0])
 
     def solve(
@@ -90,11 +121,11 @@ class SemiDualHessian:
         constants, which no s can match, is ignored.
         """
         side = v.shape[1]
-        possible = side <= FACTORISABLE_SIDE and self._stored is not None
+        possible = side <= FACTORISABLE_SIDE and self.plan.stored is not None
         at_once = possible and (side <= FACTORISED_SIDE if factorise is None else factorise)
         more = torch.zeros_like(v[:, :1, :1]) if shift is None else shift[:, None, None]
-        scaled = self._without_constants(v * self._inverse_root[:, :, None])
-        least = self._rounded((v if terms is None else terms) * self._inverse_root[:, :, None])
+        scaled = self._without_constants(v * self._inverse_root)
+        least = self._rounded((v if terms is None else terms) * self._inverse_root)
         enough = torch.maximum(tol * scaled.norm(dim=1, keepdim=True), least)
         t, products, passes = torch.zeros_like(scaled), 0, 2
         factor: Tensor | None = None
@@ -113,7 +144,7 @@ class SemiDualHessian:
                 products += count
         missing = self._without_constants(scaled - self._apply(t)).norm(dim=1, keepdim=True)
         residual = (tol * missing / enough).squeeze(1)
-        s = t * self._inverse_root[:, :, None]
+        s = t * self._inverse_root
         return LinearSolution(s, residual, products, passes + 2 * products, factor is not None)
 
     def product(self, s: Tensor) -> Tensor:
@@ -122,20 +153,9 @@ class SemiDualHessian:
 
     def _apply(self, t: Tensor) -> Tensor:
         """(I − κ K̂ᵀK̂) t."""
-        return torch.where(self._takes_part[:, :, None], t, 0.0) - self._shrinkage * self._plan(self._plan(t, 0), 1)
-
-    def _plan(self, t: Tensor, side: int) -> Tensor:
-        if self._stored is not None:
-            return (self._stored if side == 0 else self._stored.mT) @ t
-        return self._problem.geometry.plan_product(self._log_rows, self._log_columns, self._eps, t, side)
-
-    @cached_property
-    def _stored(self) -> Tensor | None:
-        """K̂ (B, n, m), where it is small enough to be kept."""
-        batch, n, m = self._problem.geometry.shape
-        if batch * n * m > STORED_ENTRIES:
-            return None
-        return self._problem.geometry.plan_matrix(self._log_rows, self._log_columns, self._eps)
+        means = self._inverse_rows.square() * self.plan.product(self._inverse_root * t, 0)
+        back = self._inverse_root * self.plan.product(means, 1)
+        return torch.where(self._inverse_root > 0, t, 0.0) - self._shrinkage * back
 
     @cached_property
     def _factor(self) -> Tensor | None:
@@ -143,8 +163,8 @@ class SemiDualHessian:
 
     def _factorised(self, shift: Tensor) -> Tensor | None:
         """The Cholesky factor (B, m, m) in float64 of the scaled system, its constants moved from 0 to 1."""
-        assert self._stored is not None
-        plan = self._stored.double()
+        assert self.plan.stored is not None, "only a stored plan is factorised"
+        plan = (self._inverse_rows * self.plan.stored * self._inverse_root.mT).double()
         # Squares of what is left here are no subnormal numbers, with which processors are many times slower.
         plan = plan.masked_fill(plan < torch.finfo(plan.dtype).tiny ** 0.5, 0.0)
         system = -self._shrinkage.double() * (plan.mT @ plan)
@@ -174,9 +194,7 @@ class SemiDualHessian:
         least: Tensor = self.rounding[:, None, None] * terms.norm(dim=1, keepdim=True)
         return least.clamp(min=torch.finfo(terms.dtype).tiny)
 
-    @cached_property
+    @property
     def rounding(self) -> Tensor:
         """How far from 0 rounding may move the smallest eigenvalues, (B,), relative to the largest."""
-        problem = self._problem
-        relative = problem.geometry.spread() / self._eps[:, 0]
-        return torch.finfo(problem.a.dtype).eps * (2 + SURVIVING * relative)
+        return torch.full_like(self._root[:, 0], ROUNDING * torch.finfo(self._root.dtype).eps)

@@ -91,7 +91,7 @@ class _Newton:
     def direction(self, semidual: SemiDual, point: Point) -> tuple[Tensor, Tensor]:
         """Newton's direction (B, m), and the fraction (B,) of it to try first."""
         problem, iterate = semidual.problem, point.iterate
-        hessian = SemiDualHessian(problem, iterate.g, iterate.raw_f, iterate.raw_g)
+        hessian = SemiDualHessian(problem, iterate.g, iterate.raw_f)
         error = iterate.error.clamp(max=1.0)
         right = semidual.eps[:, :, None] * point.gradient[:, :, None]
         residual = min(RESIDUAL, float(error.max()))

@@ -71,19 +71,19 @@ class _Reductions:
         self._call(_native.plan_matrix, (u, h, eps), (out,))
         return out
 
-    def weighted_plan(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor) -> Tensor:
-        """P_ij (s_i + t_j + k C_ij), (B, n, m)."""
+    def weighted_plan(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """P_ij (s_i + t_j + log P_ij), (B, n, m)."""
         out = self._empty(*self._shape)
-        self._call(_native.weighted_plan, (u, h, eps, s, t, k), (out,))
+        self._call(_native.weighted_plan, (u, h, eps, s, t), (out,))
         return out
 
     def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """P 1 (B, n) and Pᵀ 1 (B, m), from one exponential for each pair."""
-        return self._both_sums(_native.marginals, (u, h, eps), False)
+        return self._both_sums(_native.marginals, (u, h, eps))
 
-    def cost_marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_j P_ij C_ij (B, n) and Σ_i P_ij C_ij (B, m), likewise."""
-        return self._both_sums(_native.marginals, (u, h, eps), True)
+    def weighted_marginals(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The row and column sums of `weighted_plan`, likewise."""
+        return self._both_sums(_native.weighted_marginals, (u, h, eps, s, t))
 
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
@@ -136,10 +136,10 @@ class Pairs(_Reductions):
         self._call(_native.product, (u, h, eps, self._y), (out,), self.x.shape[2], True)
         return out
 
-    def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, k: Tensor) -> Tensor:
-        """Σ_j P_ij (s_i + t_j + k C_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
+    def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """Σ_j P_ij (s_i + t_j + log P_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
         out = self._empty(*self.x.shape)
-        self._call(_native.weighted_gradient, (u, h, eps, s, t, k), (out,))
+        self._call(_native.weighted_gradient, (u, h, eps, s, t), (out,))
         return out
 
     def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:

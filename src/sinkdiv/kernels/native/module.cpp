@@ -394,7 +394,7 @@ class ColumnSums {
 };
 
 template <class T>
-void marginals(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, bool of_cost, uintptr_t rows_out,
+void marginals(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t rows_out,
                uintptr_t columns_out) {
     bool completed;
     {
@@ -404,10 +404,9 @@ void marginals(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, bool
         const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
         const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
         const ColumnSums<T> sums(packed, batch.batch);
-        const auto pass = of_cost ? passes<T>().cost_marginals : passes<T>().marginals;
         completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
-            pass(packed.pairs(b), {rows[b], columns[b], scale[b]}, begin, end, scratch[thread], sums.of(b, thread),
-                 reinterpret_cast<T*>(rows_out) + b * batch.n);
+            passes<T>().marginals(packed.pairs(b), {rows[b], columns[b], scale[b]}, begin, end, scratch[thread],
+                                  sums.of(b, thread), reinterpret_cast<T*>(rows_out) + b * batch.n);
         });
         sums.write(batch.batch, batch.m, columns_out);
     }
@@ -557,8 +556,31 @@ void tangent_marginals(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t e
 }
 
 template <class T>
+void weighted_marginals(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
+                        uintptr_t rows_out, uintptr_t columns_out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
+        const Columns<T> factors(t, batch.batch, batch.m, packed.padded());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        const ColumnSums<T> sums(packed, batch.batch);
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().weighted_marginals(packed.pairs(b), {rows[b], columns[b], scale[b]},
+                                           {reinterpret_cast<const T*>(s) + b * batch.n, factors[b], T(0)}, begin, end,
+                                           scratch[thread], sums.of(b, thread),
+                                           reinterpret_cast<T*>(rows_out) + b * batch.n);
+        });
+        sums.write(batch.batch, batch.m, columns_out);
+    }
+    finish(completed);
+}
+
+template <class T>
 void weighted_gradient(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
-                       uintptr_t k, uintptr_t out) {
+                       uintptr_t out) {
     bool completed;
     {
         nb::gil_scoped_release released;
@@ -572,8 +594,7 @@ void weighted_gradient(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t e
         completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
             passes<T>().weighted_gradient(
                 packed.pairs(b), {rows[b], columns[b], scale[b]}, points[b],
-                {reinterpret_cast<const T*>(s) + b * batch.n, factors[b], reinterpret_cast<const T*>(k)[b]},
-                packed.x(b), begin, end, scratch[thread], sums[thread],
+                {reinterpret_cast<const T*>(s) + b * batch.n, factors[b], T(0)}, packed.x(b), begin, end, scratch[thread], sums[thread],
                 reinterpret_cast<T*>(out) + b * batch.n * batch.d);
         });
     }
@@ -581,7 +602,7 @@ void weighted_gradient(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t e
 }
 
 template <class T>
-void weighted_plan(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t, uintptr_t k,
+void weighted_plan(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
                    uintptr_t out) {
     bool completed;
     {
@@ -594,8 +615,7 @@ void weighted_plan(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, 
         completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
             passes<T>().weighted_plan(
                 packed.pairs(b), {rows[b], columns[b], scale[b]},
-                {reinterpret_cast<const T*>(s) + b * batch.n, factors[b], reinterpret_cast<const T*>(k)[b]}, begin, end,
-                scratch[thread], reinterpret_cast<T*>(out) + b * batch.n * batch.m);
+                {reinterpret_cast<const T*>(s) + b * batch.n, factors[b], T(0)}, begin, end, scratch[thread], reinterpret_cast<T*>(out) + b * batch.n * batch.m);
         });
     }
     finish(completed);
@@ -794,10 +814,13 @@ NB_MODULE(_native, m) {
                         bool gradient, uintptr_t out) {
         SINKDIV_BOTH(product)(batch, u, h, eps, v, k, gradient, out);
     });
-    m.def("marginals", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, bool of_cost,
-                          uintptr_t rows, uintptr_t columns) {
-        SINKDIV_BOTH(marginals)(batch, u, h, eps, of_cost, rows, columns);
-    });
+    m.def("marginals", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t rows,
+                          uintptr_t columns) { SINKDIV_BOTH(marginals)(batch, u, h, eps, rows, columns); });
+    m.def("weighted_marginals",
+          [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
+             uintptr_t rows, uintptr_t columns) {
+              SINKDIV_BOTH(weighted_marginals)(batch, u, h, eps, s, t, rows, columns);
+          });
     m.def("tangent_marginals",
           [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t dx, uintptr_t dy,
              uintptr_t rows, uintptr_t columns) {
@@ -805,10 +828,10 @@ NB_MODULE(_native, m) {
           });
     m.def("weighted_gradient",
           [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
-             uintptr_t k, uintptr_t out) { SINKDIV_BOTH(weighted_gradient)(batch, u, h, eps, s, t, k, out); });
+             uintptr_t out) { SINKDIV_BOTH(weighted_gradient)(batch, u, h, eps, s, t, out); });
     m.def("weighted_plan",
           [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
-             uintptr_t k, uintptr_t out) { SINKDIV_BOTH(weighted_plan)(batch, u, h, eps, s, t, k, out); });
+             uintptr_t out) { SINKDIV_BOTH(weighted_plan)(batch, u, h, eps, s, t, out); });
     m.def("gradient_tangent",
           [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t s, uintptr_t t,
              uintptr_t dx, uintptr_t dy, uintptr_t out) {

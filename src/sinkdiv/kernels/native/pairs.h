@@ -46,8 +46,7 @@ struct Operand {
 // What is multiplied: the plan itself, or its product with the derivative of the cost in the rows' points.
 enum class Product { plan, gradient_of_squares, gradient_of_distance };
 
-// What the terms of a gradient are multiplied by besides: rows_i + columns_j + slope C_ij, or the cost's tangent in place
-// of the cost.
+// What the plan's entries are multiplied by besides: rows_i + columns_j + log P_ij, or + slope times the cost's tangent.
 template <class T>
 struct Factors {
     const T* rows;     // (n)
@@ -112,13 +111,13 @@ struct Passes {
     // sum_j P_ij, and added to `columns`: sum_i P_ij
     void (*marginals)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* columns,
                       T* out);
-    // the same of P_ij C_ij, where an infinite cost adds nothing
-    void (*cost_marginals)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* columns,
-                           T* out);
+    // the same of P_ij (s_i + t_j + log P_ij)
+    void (*weighted_marginals)(const Pairs<T>&, const Scores<T>&, const Factors<T>&, int64_t begin, int64_t end,
+                               T* scratch, double* columns, T* out);
     // and of P_ij times the cost's tangent
     void (*tangent_marginals)(const Pairs<T>&, const Scores<T>&, const Motion<T>&, int64_t begin, int64_t end,
                               T* scratch, double* columns, T* out);
-    // sum_j P_ij (s_i + t_j + k C_ij) dC_ij/dx_ik; V and `points` as above
+    // sum_j P_ij (s_i + t_j + log P_ij) dC_ij/dx_ik; V and `points` as above
     void (*weighted_gradient)(const Pairs<T>&, const Scores<T>&, const Operand<T>&, const Factors<T>&, const T* points,
                               int64_t begin, int64_t end, T* scratch, double* sums, T* out);
     // the derivative of sum_j P_ij dC_ij/dx_ik along a motion; besides V an operand of the columns' velocities
@@ -129,7 +128,7 @@ struct Passes {
     void (*plan_cost)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* out);
     // P_ij
     void (*plan_matrix)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, T* out);
-    // P_ij (s_i + t_j + k C_ij)
+    // P_ij (s_i + t_j + log P_ij)
     void (*weighted_plan)(const Pairs<T>&, const Scores<T>&, const Factors<T>&, int64_t begin, int64_t end, T* scratch,
                           T* out);
     // sum_j b_j s (C_ij + eps log s) for the density s = 2^z_ij + p_i q_j

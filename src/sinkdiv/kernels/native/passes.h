@@ -521,15 +521,19 @@ void product(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, Product
         for (int64_t l = 0; l < v.k; ++l) out[i * v.k + l] = T(factor * block.result(i, l));
 }
 
-// The plan's entries of one row, times s + t_j + k C_j.
+// An entry of the plan from its exponent z, times the sum of factors and its own logarithm; 0 where the entry is.
 template <class T>
-inline void weighted_row(const T* costs, const T* h, T u, T scale, T s, const T* t, T k, int64_t width, T* weights) {
+inline Vector<T> weighted_entry(const Vector<T> z, const Vector<T> factors) {
+    const Vector<T> entry = exp2_or_zero<T>(z, LEAST_FACTOR<T>);
+    return entry * (factors + T(LN2) * larger(z, fill(Simd<T>::LEAST)));
+}
+
+// The plan's entries of one row, times s + t_j + log P_j.
+template <class T>
+inline void weighted_row(const T* costs, const T* h, T u, T scale, T s, const T* t, int64_t width, T* weights) {
     constexpr int LANES = Simd<T>::LANES;
-    for (int64_t j = 0; j < width; j += LANES) {
-        const Vector<T> cost = load(costs + j);
-        const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), scale) + u, LEAST_FACTOR<T>);
-        store(weights + j, entry * (s + load(t + j) + k * cost));
-    }
+    for (int64_t j = 0; j < width; j += LANES)
+        store(weights + j, weighted_entry<T>(score(load(costs + j), load(h + j), scale) + u, s + load(t + j)));
 }
 
 template <class T>
@@ -538,7 +542,7 @@ void weighted_plan(const Pairs<T>& p, const Scores<T>& s, const Factors<T>& f, i
     sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* c) {
         const int64_t from = tile * p.width, left = p.m - from, count = left < p.width ? left : p.width;
         for (int r = 0; r < rows; ++r, c += p.width) {
-            weighted_row(c, s.h + from, s.u[row + r], s.scale, f.rows[row + r], f.columns + from, f.slope, p.width, c);
+            weighted_row(c, s.h + from, s.u[row + r], s.scale, f.rows[row + r], f.columns + from, p.width, c);
             std::memcpy(out + (row + r) * p.m + from, c, count * sizeof(T));
         }
     });
@@ -554,7 +558,7 @@ void weighted_gradient(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& 
         const int64_t from = tile * p.width;
         for (int r = 0; r < ROWS; ++r) {
             const int64_t own = row + (r < rows ? r : rows - 1), at = r * p.width;
-            weighted_row(costs + at, s.h + from, s.u[own], s.scale, f.rows[own], f.columns + from, f.slope, p.width,
+            weighted_row(costs + at, s.h + from, s.u[own], s.scale, f.rows[own], f.columns + from, p.width,
                          weights + at);
             if (p.form == Form::distance) divide_by_distance(costs + at, p.width, weights + at);
         }
@@ -655,29 +659,27 @@ void gradient_tangent(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v
         for (int64_t l = 0; l < v.k; ++l) out[i * v.k + l] = T(factor * (places.result(i, l) + moves.result(i, l)));
 }
 
-// Row and column sums of the plan's entries times a factor, for a block of rows.
+// Row and column sums of what becomes of the plan's entries, for a block of rows.
 template <class T>
 struct BothSums {
     const Pairs<T>& p;
     const Scores<T>& s;
-    T least;  // of the exponents that count
     int64_t begin;
     T* across;  // (width): column sums of one group
     double* columns;
     double rows_sums[BLOCK];
 
-    // Takes a group of rows with a tile; times(entry, at, cost) is an entry's term, `at` its place in (ROWS, width).
-    template <class Times>
-    void add(int64_t tile, int64_t row, int rows, const T* costs, Times times) {
+    // Takes a group of rows with a tile; term(z, r, j) is that of an entry with the exponent z, in row r and column j of
+    // the tile.
+    template <class Term>
+    void add(int64_t tile, int64_t row, int rows, const T* costs, Term term_of) {
         constexpr int LANES = Simd<T>::LANES;
         const T* h = s.h + tile * p.width;
         for (int r = 0; r < rows; ++r) {
             const T u = s.u[row + r];
             Vector<T> sum0 = {};
             for (int64_t j = 0; j < p.width; j += LANES) {
-                const Vector<T> cost = load(costs + r * p.width + j);
-                const Vector<T> entry = exp2_or_zero<T>(score(cost, load(h + j), s.scale) + u, least);
-                const Vector<T> term = times(entry, r * p.width + j, cost);
+                const Vector<T> term = term_of(score(load(costs + r * p.width + j), load(h + j), s.scale) + u, r, j);
                 sum0 += term;
                 store(across + j, r == 0 ? term : load(across + j) + term);
             }
@@ -695,21 +697,21 @@ struct BothSums {
 template <class T>
 void marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, double* columns,
                T* out) {
-    BothSums<T> both{p, s, Simd<T>::LEAST, begin, scratch + ROWS * p.width, columns, {}};
+    BothSums<T> both{p, s, begin, scratch + ROWS * p.width, columns, {}};
     sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
-        both.add(tile, row, rows, costs, [](Vector<T> entry, int64_t, Vector<T>) { return entry; });
+        both.add(tile, row, rows, costs, [](Vector<T> z, int, int64_t) { return exp2_or_zero<T>(z); });
     });
     both.write(end, out);
 }
 
 template <class T>
-void cost_marginals(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, T* scratch, double* columns,
-                    T* out) {
-    BothSums<T> both{p, s, LEAST_FACTOR<T>, begin, scratch + ROWS * p.width, columns, {}};
+void weighted_marginals(const Pairs<T>& p, const Scores<T>& s, const Factors<T>& f, int64_t begin, int64_t end,
+                        T* scratch, double* columns, T* out) {
+    BothSums<T> both{p, s, begin, scratch + ROWS * p.width, columns, {}};
     sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
-        both.add(tile, row, rows, costs, [](Vector<T> entry, int64_t, Vector<T> cost) {
-            return entry > T(0) ? entry * cost : fill(T(0));  // a forbidden pair's cost is infinite
-        });
+        const T *own = f.rows + row, *theirs = f.columns + tile * p.width;
+        both.add(tile, row, rows, costs,
+                 [&](Vector<T> z, int r, int64_t j) { return weighted_entry<T>(z, own[r] + load(theirs + j)); });
     });
     both.write(end, out);
 }
@@ -748,10 +750,11 @@ void tangent_marginals(const Pairs<T>& p, const Scores<T>& s, const Motion<T>& m
         low_tangent_marginals(low, s, begin, end, scratch, columns, out);
     };
     if (in_low_dimension(p, motion, in_registers)) return;
-    BothSums<T> both{p, s, LEAST_FACTOR<T>, begin, scratch + 2 * ROWS * p.width, columns, {}};
+    BothSums<T> both{p, s, begin, scratch + 2 * ROWS * p.width, columns, {}};
     sweep_tangents(p, motion, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs, T* tangents) {
-        both.add(tile, row, rows, costs,
-                 [&](Vector<T> entry, int64_t at, Vector<T>) { return entry * load(tangents + at); });
+        both.add(tile, row, rows, costs, [&](Vector<T> z, int r, int64_t j) {
+            return exp2_or_zero<T>(z, LEAST_FACTOR<T>) * load(tangents + r * p.width + j);
+        });
     });
     both.write(end, out);
 }
