@@ -71,7 +71,6 @@ def save(results: dict[str, Any], folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    bind_threads()
     context = Context(
         SIZES[options.size], options.methods, options.cache, options.slow, Limits(options.limit, options.limit / 5)
     )
@@ -85,4 +84,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    bind_threads()
     main()

@@ -1,4 +1,4 @@
-"""The speed benchmark runs without any other library, on sizes that measure nothing."""
+"""The benchmarks run without any other library, on sizes that measure nothing."""
 
 import json
 import sys
@@ -8,21 +8,36 @@ import pytest
 
 pytest.importorskip("matplotlib")
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-MODULES = ("speed", "sections", "report", "measuring", "passes", "peers", "workloads")
+MODULES = (
+    "speed", "sections", "report", "measuring", "passes", "peers", "workloads", "derivatives", "derivative_matrices",
+    "derivative_methods", "derivative_references", "derivative_report", "derivative_sections",
+)  # fmt: skip
 PEERS = ("geomloss", "pykeops", "ot", "ott", "jax")
 
 
 @pytest.fixture
-def speed(monkeypatch):
-    """The script as a module, on a machine where no other library is installed."""
+def alone(monkeypatch):
+    """The scripts as modules, on a machine where no other library is installed."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     for name in PEERS:
         monkeypatch.setitem(sys.modules, name, None)
-    import speed
-
-    yield speed
+    yield
     for name in MODULES:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def speed(alone):
+    import speed
+
+    return speed
+
+
+@pytest.fixture
+def derivatives(alone):
+    import derivatives
+
+    return derivatives
 
 
 def run(speed, out, only):
@@ -70,3 +85,46 @@ def test_memory_is_measured_in_a_process_of_its_own(speed, tmp_path):
     row = run(speed, tmp_path, "memory")["memory"]["rows"][0]
     assert 0 <= row["peak_bytes"] < 4 * row["n"] ** 2
     assert row["softmin_s"] > 0
+
+
+def run_derivatives(derivatives, out, only, *arguments):
+    derivatives.main(["--quick", "--out", str(out), "--only", only, *arguments])
+    return json.loads((out / "derivatives.json").read_text())["sections"]
+
+
+def test_derivatives_are_right_and_what_is_missing_is_named(derivatives, tmp_path):
+    sections = run_derivatives(derivatives, tmp_path, "errors,times,hessian", "--cache", str(tmp_path / "references"))
+    for name, section in sections.items():
+        for table in section["tables"]:
+            for row in table["rows"]:
+                ours = row["method"].startswith("sinkdiv")
+                assert bool(row.get("seconds")) is ours, (name, row)
+                assert ours or row["note"] == "not installed"
+    for table in sections["errors"]["tables"]:
+        implicit = [row for row in table["rows"] if row["method"] == "sinkdiv implicit"]
+        assert all(row["marginal_error"] <= row["setting"] for row in implicit)
+        assert implicit[-1]["gradient_error"] < 1e-6
+        assert table["reference_error"] < 1e-12
+    sharp, entropic = sections["times"]["tables"][:2]
+    assert sharp["reference"]["kind"] == entropic["reference"]["kind"] == "dense"
+    assert all(table["rows"][0]["errors"]["gradient"] < 1e-2 for table in sections["times"]["tables"])
+    (products,) = sections["hessian"]["tables"]
+    assert products["rows"][2]["errors"]["gradient"] < 1e-5
+    report = (tmp_path / "derivatives.md").read_text()
+    assert "not installed" in report
+    assert "no result" in report
+    assert (tmp_path / "derivatives.svg").stat().st_size < 300_000
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the high-water mark is Linux's")
+def test_memory_of_a_gradient_is_measured_in_a_process_of_its_own(derivatives, tmp_path):
+    section = run_derivatives(derivatives, tmp_path, "memory", "--methods", "implicit")["memory"]
+    (row,) = section["rows"]
+    assert 0 <= row["peak_bytes"] < 1e9
+    assert row["gradient_norm"] > 0
+
+
+def test_unknown_sections_of_derivatives_are_refused(derivatives, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_derivatives(derivatives, tmp_path, "second")
+    assert "there is no section 'second'" in capsys.readouterr().err

@@ -1,0 +1,153 @@
+"""Does a generator learn better from the analytic derivative of the sharp loss than from an unrolled one? (Q23)
+
+    python experiments/analytic_differentiation.py --out experiments/results/analytic_differentiation
+
+trains a generator for each target, method and seed and writes one file a run to records/, then table.md, points.png and
+curves.svg from these files. A run whose file exists is skipped, so an interrupted command goes on when it is repeated,
+and parts of the work may be done by several commands (--only, --methods, --seeds).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import platform
+import signal
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from toy_generator import METHODS, Run, train
+from toy_report import write_report
+from toy_targets import TARGETS
+
+import sinkdiv
+from sinkdiv.generative.files import write_text
+
+JUDGEMENTS = 20
+CLEAR = "\r\033[K" if sys.stderr.isatty() else ""
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--steps", type=int, help="steps of Adam (2000)")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0")
+    parser.add_argument(
+        "--only", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET", help=names(TARGETS)
+    )
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help=names(METHODS)
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of sinkdiv")
+    parser.add_argument("--quick", action="store_true", help="few points and steps: shows that all works, no result")
+    options = parser.parse_args(arguments)
+    options.steps = options.steps if options.steps is not None else (20 if options.quick else 2000)
+    for name in ("steps", "seeds", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
+    return options
+
+
+def names(table: dict[str, Any]) -> str:
+    return f"from {', '.join(table)} (all)"
+
+
+def planned(options: argparse.Namespace) -> list[Run]:
+    """Seeds last, so that a first figure of everything is there early."""
+    n, every = (64 if options.quick else 1000), max(1, options.steps // JUDGEMENTS)
+    return [
+        Run(target, method, seed, options.steps, n, every)
+        for seed in range(options.seeds)
+        for target in TARGETS
+        if target in options.only
+        for method in METHODS
+        if method in options.methods
+    ]
+
+
+def file_of(run: Run, folder: Path) -> Path:
+    return folder / "records" / f"{run.target}-{run.method}-{run.seed}.json"
+
+
+def finished(run: Run, folder: Path) -> bool:
+    """Whether the run's file exists.
+
+    Raises:
+        SystemExit: if it was made with other settings.
+    """
+    file = file_of(run, folder)
+    if not file.exists():
+        return False
+    record = json.loads(file.read_text())
+    for name, value in asdict(run).items():
+        if record[name] != value:
+            sys.exit(f"{file} was made with {name} {record[name]}, not {value}: choose another --out, or remove it")
+    return True
+
+
+def machine() -> dict[str, Any]:
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in open_lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.machine(),
+    )
+    packages = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}
+    return {
+        "cpu": cpu, "threads": torch.get_num_threads(), "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2), "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "versions": {"Python": platform.python_version(), "sinkdiv": sinkdiv.__version__, **packages},
+    }  # fmt: skip
+
+
+def open_lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{CLEAR}{datetime.now(UTC):%H:%M:%S} {text}\n")
+    sys.stderr.flush()
+
+
+def show(place: str, step: int, w2: float) -> None:
+    """One line that is overwritten, on a terminal only."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{place}: step {step}, W2² {w2:.3f} ")
+        sys.stderr.flush()
+
+
+def work(runs: list[Run], folder: Path) -> None:
+    for count, run in enumerate(runs, 1):
+        place = f"{count} of {len(runs)}: {run.target}, {run.method}, seed {run.seed}"
+        if finished(run, folder):
+            say(f"{place}: finished before")
+            continue
+        start = machine()
+        record = {**asdict(run), "machine": start, **train(run, functools.partial(show, place))}
+        write_text(file_of(run, folder), json.dumps(record) + "\n")
+        say(f"{place}: W2² {record['w2']:.3f} in {record['seconds']:.0f} s")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it otherwise
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    status = 0
+    try:
+        work(planned(options), options.out)
+    except KeyboardInterrupt:
+        say("interrupted; finished runs are kept, and the same command goes on with the others")
+        status = 130
+    records = [json.loads(file.read_text()) for file in sorted((options.out / "records").glob("*.json"))]
+    if records:
+        write_report(records, options.out)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
