@@ -338,7 +338,6 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--gradient", action="store_true", help="also the sharp value's gradient in C")
     options = parser.parse_args()
-    bind_threads()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     wanted = options.methods.split(",")
     methods = [method for method in METHODS if any(part in method.name for part in wanted)]
@@ -357,4 +356,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    bind_threads()
     main()
