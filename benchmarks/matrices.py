@@ -345,14 +345,20 @@ def main() -> None:
     problems = [Problem(kind, costs(kind, options.n), eps) for kind in kinds for eps in regularisations]
     results: dict[str, Any] = {"machine": machine()}
     results["forward"] = forward(problems, methods, options.repetitions)
+    save(results, options.out)
+    if options.gradient:
+        results["gradient"] = gradients(problems, options.repetitions)
+        save(results, options.out)
     batches = [Problem(kind, costs(kind, 128, (64,)), eps) for kind in kinds for eps in regularisations]
     ours = [method for method in methods if method.package == "sinkdiv"]
     results["batch"] = forward(batches, ours, options.repetitions)
-    if options.gradient:
-        results["gradient"] = gradients(problems, options.repetitions)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "matrices.json").write_text(json.dumps(results, indent=1) + "\n")
-    (options.out / "matrices.md").write_text(markdown(results))
+    save(results, options.out)
+
+
+def save(results: dict[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "matrices.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "matrices.md").write_text(markdown(results))
 
 
 if __name__ == "__main__":

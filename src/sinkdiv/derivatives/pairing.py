@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sinkdiv.costs import Cost
+from sinkdiv.derivatives.softmin import PointSoftmin
 from sinkdiv.derivatives.streamed import Reduction, Tensors
 
 #: Beyond every density of a plan whose weights are normal numbers; exp of it is finite in float32.
@@ -104,6 +105,14 @@ class CloudPairing(Pairing):
     def __init__(self, eps: float, cost: Cost) -> None:
         super().__init__(eps)
         self.cost = cost
+
+    def softmin(self, potential: Tensor, weights: Tensor, costs: Tensors, side: int) -> Tensor:
+        def composed(potential: Tensor, weights: Tensor, own: Tensor, other: Tensor) -> Tensor:
+            points = (own, other) if side == 0 else (other, own)
+            return super(CloudPairing, self).softmin(potential, weights, points, side)
+
+        own, other = costs if side == 0 else reversed(costs)
+        return PointSoftmin(self.cost, self.eps, composed)(potential, weights, own, other)
 
     def operands(self, costs: Tensors, side: int) -> tuple[Tensors, Tensors]:
         x, y = costs
