@@ -233,9 +233,7 @@ def test_spectrum_of_the_semidual_hessian():
     assert deleted[-1] <= float(b.max()) + 1e-12
     problem = Problem(MatrixGeometry(C[None]), a[None], b[None], 0.1, (torch.inf, torch.inf))
     g = t.g[None]
-    eps = problem.eps_column()
-    raw_f = problem.raw_potential(g, eps, 0)
-    hessian = SemiDualHessian(problem, g, raw_f, problem.raw_potential(raw_f, eps, 1))
+    hessian = SemiDualHessian(problem, g, problem.raw_potential(g, problem.eps_column(), 0))
     product = hessian.product(torch.eye(5, dtype=torch.float64)[None])[0]
     np.testing.assert_allclose(array(product), D, rtol=0, atol=1e-10)
 

@@ -7,7 +7,6 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import sinkdiv
 from problems import array, centred, cloud, direction, slope, tight, weights
-from sinkdiv.derivatives import linearised
 from sinkdiv.geometry import cloud as cloud_geometry
 from sinkdiv.kernels import reference
 from sinkdiv.solvers import hessian, small
@@ -333,7 +332,6 @@ def test_hessian_product_holds_nothing_of_the_size_of_the_plan(request, monkeypa
         (cloud_geometry, "KEPT_ENTRIES"),
         (small, "ENTRIES"),
         (hessian, "STORED_ENTRIES"),
-        (linearised, "STORED_ENTRIES"),
     ):
         monkeypatch.setattr(module, name, tile)
     x, y, a, b = (cloud(714, n, 3), cloud(715, m, 3), weights(714, n), weights(715, m))
