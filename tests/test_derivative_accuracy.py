@@ -35,8 +35,11 @@ def errors(found, reference):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("rho", [None, 0.5])
-def test_error_of_the_gradient_is_at_most_proportional_to_the_tolerance(function, route, rho):
+@pytest.mark.parametrize("way", ["default", "streamed"])
+def test_error_of_the_gradient_is_at_most_proportional_to_the_tolerance(request, function, way, rho):
     """Q23's stability: with the plan's actual marginals in the linear system, over eight orders of magnitude."""
+    if way == "streamed":
+        request.getfixturevalue("streamed")
     reference = gradients(function, rho=rho, **REFERENCE)
     for tol in (1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10):
         found = gradients(function, rho=rho, tol=tol, max_passes=50_000)

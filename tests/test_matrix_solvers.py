@@ -493,7 +493,7 @@ def test_hessian_shift_and_factorisation():
     C, a, b = uniform(150, 25, 20), weights(150, 25), weights(151, 20)
     problem = Problem(MatrixGeometry(C[None]), a[None], b[None], 0.1, (INF, INF))
     solution = accelerated(problem, Limits(1e-3, 1000))
-    hessian = SemiDualHessian(problem, solution.g, solution.raw_f, solution.raw_g)
+    hessian = SemiDualHessian(problem, solution.g, solution.raw_f)
     D = hessian.product(torch.eye(20, dtype=torch.float64)[None])[0]
     c = problem.marginal(solution.g, solution.raw_g, problem.eps_column(), side=1)[0]
     P = problem.geometry.plan_matrix(a.log() + solution.f / 0.1, b.log() + solution.g / 0.1, problem.eps_column())[0]
