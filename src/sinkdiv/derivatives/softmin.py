@@ -32,9 +32,7 @@ class PointSoftmin:
         """The softmin, one pass."""
         return of_points(x, y, self.cost).softmin(b.log() + g / self.eps, self._eps(b))
 
-    def gradients(
-        self, raw: Tensor, cotangent: Tensor, inputs: tuple[Tensor, ...], wanted: tuple[bool, ...]
-    ) -> Partials:
+    def gradients(self, raw: Tensor, cotangent: Tensor, inputs: Tensors, wanted: tuple[bool, ...]) -> Partials:
         """Those of <cotangent, softmin>, from its value ``raw``; all weights are positive.
 
         The derivative in C_ij is the softmax S_ij, which is a plan whose rows have mass 1.
