@@ -334,13 +334,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the results")
     parser.add_argument("--n", type=int, default=1000, help="rows and columns")
     parser.add_argument("--methods", default="", help="only methods whose name contains one of these, comma-separated")
+    parser.add_argument(
+        "--without", default="none", help="no methods whose name contains one of these"
+    )
     parser.add_argument("--eps", default=",".join(map(str, EPS)), help="regularisations, comma-separated")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--gradient", action="store_true", help="also the sharp value's gradient in C")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     wanted = options.methods.split(",")
-    methods = [method for method in METHODS if any(part in method.name for part in wanted)]
+    unwanted = options.without.split(",")
+    methods = [
+        method
+        for method in METHODS
+        if any(part in method.name for part in wanted) and not any(part in method.name for part in unwanted)
+    ]
     kinds, regularisations = ("uniform", "cloud"), [float(eps) for eps in options.eps.split(",")]
     problems = [Problem(kind, costs(kind, options.n), eps) for kind in kinds for eps in regularisations]
     results: dict[str, Any] = {"machine": machine()}
