@@ -1,6 +1,7 @@
 """The softmin between points: numbers by the kernels, its first derivative too; anything else by composition.
 
-Unrolled iterations are made of it, and so is the way to every potential.
+Unrolled iterations are made of it. What follows from optimality is composed throughout: it needs marginals and
+softmins that share their rounding.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ class Unrolled:
         f, g = torch.zeros_like(a), torch.zeros_like(b)
         damping = [1.0 if math.isinf(rho) else 1 / (1 + self._pairing.eps / rho) for rho in self._rho]
         for _ in range(self._iterations):
-            f = self._pairing.softmin(g, b, costs, side=0) * damping[0]
-            g = self._pairing.softmin(f, a, costs, side=1) * damping[1]
+            f = self._pairing.kernel_softmin(g, b, costs, side=0) * damping[0]
+            g = self._pairing.kernel_softmin(f, a, costs, side=1) * damping[1]
         return f, g
 
 
