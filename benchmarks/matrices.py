@@ -334,9 +334,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the results")
     parser.add_argument("--n", type=int, default=1000, help="rows and columns")
     parser.add_argument("--methods", default="", help="only methods whose name contains one of these, comma-separated")
-    parser.add_argument(
-        "--without", default="none", help="no methods whose name contains one of these"
-    )
+    parser.add_argument("--without", default="none", help="no methods whose name contains one of these")
     parser.add_argument("--eps", default=",".join(map(str, EPS)), help="regularisations, comma-separated")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--gradient", action="store_true", help="also the sharp value's gradient in C")
