@@ -7,7 +7,8 @@ from sinkdiv.losses import MMD, SinkhornDivergence, TransportCost
 from sinkdiv.mmd import mmd
 from sinkdiv.settings import ConvergenceWarning
 from sinkdiv.solvers import Check, Status
-from sinkdiv.transport import Transport, solve, solve_matrix, transport_cost
+from sinkdiv.solving import solve, solve_matrix, transport_cost
+from sinkdiv.transport import Transport
 
 __version__ = "0.1.0"
 

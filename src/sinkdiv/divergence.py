@@ -18,7 +18,8 @@ from sinkdiv.derivatives import Partials, known_value
 from sinkdiv.ground import CostLike, find_ground_cost
 from sinkdiv.measures import Samples, check_any, check_samples, is_list_of_clouds
 from sinkdiv.settings import Callback, Length, Settings, Wanted
-from sinkdiv.transport import Transport, given_form, solve_samples, unrolled_value, warn_unless_converged
+from sinkdiv.solving import solve_samples, unrolled_value, warn_unless_converged
+from sinkdiv.transport import Transport, given_form
 
 
 @dataclass(frozen=True)

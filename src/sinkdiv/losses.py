@@ -12,7 +12,8 @@ from sinkdiv.ground import CostLike, find_ground_cost
 from sinkdiv.measures import Samples, check_samples
 from sinkdiv.mmd import mmd
 from sinkdiv.settings import Length, Settings, Wanted
-from sinkdiv.transport import Transport, solve_samples, transport_value
+from sinkdiv.solving import solve_samples, transport_value
+from sinkdiv.transport import Transport
 
 
 class _TransportLoss(nn.Module, ABC):

@@ -38,6 +38,11 @@ class Samples:
     dtype: torch.dtype
     unit_masses: bool
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """(a, b, *costs): all that a value may be differentiated in."""
+        return self.a, self.b, self.x, self.y
+
 
 @dataclass(frozen=True)
 class CostMatrix:
@@ -49,6 +54,11 @@ class CostMatrix:
     batched: bool
     dtype: torch.dtype
     unit_masses: bool
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """(a, b, *costs)."""
+        return self.a, self.b, self.C
 
 
 def check_samples(

@@ -70,7 +70,15 @@ def full_precision(tensor: Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-class _Outside(torch.autograd.Function):
+class UnbatchedFunction(torch.autograd.Function):
+    """A Function of a solved problem, whose solver has already run on the samples' numbers: no rule could batch it."""
+
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        raise NotImplementedError(VMAP)
+
+
+class _Outside(UnbatchedFunction):
     """Runs a function for what it does; there is no result to differentiate."""
 
     @staticmethod
@@ -84,7 +92,3 @@ class _Outside(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> None:
         return None
-
-    @staticmethod
-    def vmap(*_: Any) -> Any:
-        raise NotImplementedError(VMAP)

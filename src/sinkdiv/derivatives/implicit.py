@@ -24,7 +24,7 @@ from sinkdiv.derivatives.pairing import Pairing
 from sinkdiv.derivatives.streamed import Tensors, saved
 from sinkdiv.solvers import Problem, Solution
 from sinkdiv.solvers.hessian import SemiDualHessian
-from sinkdiv.transforms import VMAP, full_precision
+from sinkdiv.transforms import VMAP, UnbatchedFunction, full_precision
 
 
 class Semidual:
@@ -93,7 +93,7 @@ class Semidual:
         return 1.0 if math.isinf(rho) else 1 / (1 + self.eps / rho)
 
 
-class _Potential(torch.autograd.Function):
+class _Potential(UnbatchedFunction):
     """g (B, m) as a function of z."""
 
     @staticmethod
@@ -117,10 +117,6 @@ class _Potential(torch.autograd.Function):
         semidual, (g, *z) = ctx.semidual, saved(ctx)
         moved = pushed_forward(lambda *z: semidual.column_excess(g, z), tuple(z), given[1:])
         return _solve(semidual, moved * semidual.eps, g, tuple(z))
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], semidual: Semidual, *z: Tensor) -> tuple[Tensor, None]:
-        raise NotImplementedError(VMAP)
 
 
 class _LinearSolve(torch.autograd.Function):

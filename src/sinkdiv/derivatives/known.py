@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sinkdiv.derivatives.streamed import Tensors, saved
-from sinkdiv.transforms import VMAP, is_differentiated_again
+from sinkdiv.transforms import UnbatchedFunction, is_differentiated_again
 
 Partials = tuple[Tensor | None, ...]
 
@@ -43,7 +43,7 @@ def known_result(result: Tensor, function: Callable[..., Tensor], *inputs: Tenso
     return attached
 
 
-class _Value(torch.autograd.Function):
+class _Value(UnbatchedFunction):
     """A value (B,) of a solved problem."""
 
     @staticmethod
@@ -75,10 +75,6 @@ class _Value(torch.autograd.Function):
         ]
         return torch.stack(moved).sum(0)
 
-    @staticmethod
-    def vmap(*_: Any) -> Any:
-        raise NotImplementedError(VMAP)
-
 
 def _partials(solved: Differentiable, wanted: tuple[bool, ...], inputs: Tensors) -> Partials:
     """The wanted partials, with derivatives of every order."""
@@ -87,7 +83,7 @@ def _partials(solved: Differentiable, wanted: tuple[bool, ...], inputs: Tensors)
     return tuple(next(numbers) if one else None for one in wanted)
 
 
-class _WantedPartials(torch.autograd.Function):
+class _WantedPartials(UnbatchedFunction):
     """The wanted partial derivatives of a value, as functions of the inputs."""
 
     @staticmethod
@@ -116,10 +112,6 @@ class _WantedPartials(torch.autograd.Function):
         moved: Tensors = pushed_forward(_function(ctx), saved(ctx), given[2:])
         return moved
 
-    @staticmethod
-    def vmap(*_: Any) -> Any:
-        raise NotImplementedError(VMAP)
-
 
 def _function(ctx: Any) -> Callable[..., Tensors]:
     def partials(*inputs: Tensor) -> Tensors:
@@ -128,7 +120,7 @@ def _function(ctx: Any) -> Callable[..., Tensors]:
     return partials
 
 
-class _Result(torch.autograd.Function):
+class _Result(UnbatchedFunction):
     """A result of a solved problem, as a function of the problem's inputs."""
 
     @staticmethod
@@ -150,10 +142,6 @@ class _Result(torch.autograd.Function):
     def jvp(ctx: Any, *given: Tensor | None) -> Tensor:
         moved: Tensor = pushed_forward(ctx.function, saved(ctx), given[2:])
         return moved
-
-    @staticmethod
-    def vmap(*_: Any) -> Any:
-        raise NotImplementedError(VMAP)
 
 
 def pushed_forward(function: Callable[..., Any], inputs: Tensors, tangents: tuple[Tensor | None, ...]) -> Any:
