@@ -38,7 +38,9 @@ class SinkhornAutoencoder(lightning.LightningModule):
         self.prior = make_prior(config.prior)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(generator(config.seed, Stream.NETWORKS).initial_seed())
-            self.encoder, self.decoder = make_networks(config.pixels, config.latent_dim, config.hidden)
+            self.encoder, self.decoder = make_networks(
+                "mlp", config.image_shape, config.latent_dim, config.latent_dim, config.hidden
+            )
         self.latent_divergence = sinkdiv.SinkhornDivergence(eps=config.eps, tol=LATENT_TOLERANCE)
 
     def encode(self, images: Tensor) -> Tensor:
