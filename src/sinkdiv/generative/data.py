@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +105,10 @@ def defaults_for(name: str) -> Defaults:
     return NAMED[name].defaults if name in NAMED else OTHER_DEFAULTS
 
 
-def load_images(name: str) -> Images:
+def load_images(name: str, *, binarize: bool = False) -> Images:
     """Read the images called `name`: a known name, or the path of a folder, `.zip`, `.npz` or `.npy`.
+
+    With `binarize`, pixels above one half become 1 and the others 0.
 
     Sources without test images of their own give up a tenth, chosen by a fixed seed so that runs compare.
 
@@ -122,6 +124,8 @@ def load_images(name: str) -> Images:
         raise InputError(f"--data {name}: neither a known name ({', '.join(NAMED)}) nor an existing file or folder")
     if len(source.images) < SMALLEST_DATASET:
         raise InputError(f"--data {name}: {len(source.images)} images; at least {SMALLEST_DATASET} are needed")
+    if binarize:
+        source = replace(source, images=source.images > 0.5)
     return _split(name, source)
 
 
@@ -165,11 +169,13 @@ def _split(name: str, source: _Source) -> Images:
 class EpochBatches(Sampler[Tensor]):
     """Rows of one epoch's batches, a pure function of (seed, epoch); an incomplete last batch is left out.
 
+    With several processes each takes its part of every batch, so that their number does not change what is learned.
     Lightning announces the epoch through `set_epoch`, also after a resume.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+        self.part = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -179,7 +185,8 @@ class EpochBatches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         order = torch.randperm(self.count, generator=generator(self.seed, Stream.ORDER, self.epoch))
-        yield from order[: len(self) * self.batch_size].split(self.batch_size)
+        for batch in order[: len(self) * self.batch_size].split(self.batch_size):
+            yield batch[self.part]
 
 
 class Rows(Dataset[Tensor]):
@@ -195,9 +202,9 @@ class Rows(Dataset[Tensor]):
         return len(self.rows)
 
 
-def training_loader(images: Images, batch_size: int, seed: int) -> DataLoader[Tensor]:
-    """Batches (batch_size, pixels) of training images, reshuffled at every epoch by (seed, epoch)."""
-    batches = EpochBatches(len(images.train), batch_size, seed)
+def training_loader(images: Images, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> DataLoader[Tensor]:
+    """This process' part (batch_size / world, pixels) of batches of training images, reshuffled by (seed, epoch)."""
+    batches = EpochBatches(len(images.train), batch_size, seed, rank, world)
     # The loader draws a seed for workers it does not have; from its own generator, not from the caller's.
     return DataLoader(Rows(images.train), sampler=batches, batch_size=None, generator=torch.Generator())
 
