@@ -12,7 +12,7 @@ import yaml
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.files import write_text
 from sinkdiv.generative.methods import METHODS, check_method
-from sinkdiv.generative.networks import check_network
+from sinkdiv.generative.networks import NETWORKS
 from sinkdiv.generative.priors import make_prior
 
 ACCELERATORS = ("auto", "cpu", "gpu")
@@ -127,8 +127,8 @@ class AutoencoderConfig(RunConfig):
         prior = make_prior(self.prior)
         prior.check(self.latent_dim)
         check_method(self.method, self.prior)
+        require_one_of(tuple(NETWORKS), "--network", self.network)
         require(len(self.hidden) > 0 and min(self.hidden) >= 1, "--hidden", self.hidden, "widths like 512,512")
-        check_network(self.network)
         require_one_of(LIKELIHOODS, "--likelihood", self.likelihood)
         require(math.isfinite(self.beta) and self.beta >= 0, "--beta", self.beta, "zero or more")
         require(math.isfinite(self.eps) and self.eps > 0, "--eps", self.eps, "more than zero")

@@ -49,7 +49,6 @@ class Defaults:
     """Settings that trained well on a data set, used where the user gives none."""
 
     latent_dim: int
-    hidden: tuple[int, ...]
     max_epochs: int
 
 
@@ -92,12 +91,12 @@ def _idx(name: str) -> Callable[[], _Source]:
 
 
 NAMED = {
-    "mnist-5k": _Named(_mnist_5k, Defaults(latent_dim=8, hidden=(512, 512), max_epochs=80)),
-    "digits": _Named(_digits, Defaults(latent_dim=8, hidden=(256, 256), max_epochs=200)),
-    "mnist": _Named(_idx("mnist"), Defaults(latent_dim=10, hidden=(512, 512), max_epochs=30)),
-    "fashion-mnist": _Named(_idx("fashion-mnist"), Defaults(latent_dim=10, hidden=(512, 512), max_epochs=30)),
+    "mnist-5k": _Named(_mnist_5k, Defaults(latent_dim=8, max_epochs=80)),
+    "digits": _Named(_digits, Defaults(latent_dim=8, max_epochs=200)),
+    "mnist": _Named(_idx("mnist"), Defaults(latent_dim=10, max_epochs=30)),
+    "fashion-mnist": _Named(_idx("fashion-mnist"), Defaults(latent_dim=10, max_epochs=30)),
 }
-OTHER_DEFAULTS = Defaults(latent_dim=16, hidden=(512, 512), max_epochs=100)
+OTHER_DEFAULTS = Defaults(latent_dim=16, max_epochs=100)
 
 
 def defaults_for(name: str) -> Defaults:

@@ -42,7 +42,7 @@ def autoencoder_settings(given: Mapping[str, Any], image_shape: tuple[int, ...])
     spread = prior.spread(latent_dim)
     return {
         "latent_dim": latent_dim,
-        "hidden": default_hidden(chosen["network"], image_shape, defaults.hidden),
+        "hidden": default_hidden(chosen["network"], image_shape),
         "likelihood": "bernoulli" if image_shape[0] == 1 else "gaussian",
         "max_epochs": defaults.max_epochs,
         "beta": METHODS[chosen["method"]].beta(spread),

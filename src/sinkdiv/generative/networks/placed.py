@@ -1,0 +1,115 @@
+"""P19's probabilistic program: a code says what the digit is and where, and a spatial transformer puts it there.
+
+A code is (what, where). `what` has all dimensions but the last three, and a perceptron draws a digit of it on a small
+square. `where`, the last three, is (scale, shift right, shift down): standard normal numbers, sent through their
+cumulative distribution function, so that the prior N(0, I₃) means a uniform place and a uniform logarithm of the scale.
+
+The transformer is that of Jaderberg et al. 2015 without rotation. Then bilinear interpolation is separable: it is the
+product of the square with one matrix from the left and one from the right. Unlike gathering pixels by index, that
+has the same gradient, to the last bit, each time it is computed.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sinkdiv.generative.errors import InputError
+from sinkdiv.generative.networks.perceptron import mlp
+
+SQUARE = 28
+WHERE = 3
+# A digit of MNIST fills 20 of its 28 pixels: at this scale and at the farthest shift it still touches no edge.
+LARGEST_SCALE = math.sqrt(2)
+# Probabilities are kept this far from 0 and 1, where logits end.
+MARGIN = 1e-6
+FIRST_BACKGROUND = 0.01
+
+
+def make(
+    image_shape: tuple[int, ...], outputs: int, latent_dim: int, hidden: Sequence[int]
+) -> tuple[nn.Module, nn.Module]:
+    """A perceptron as encoder, and the program as decoder, whose perceptron mirrors the encoder's.
+
+    Raises:
+        InputError: when images are not larger than the square, or codes have no dimension for `what`.
+    """
+    _, height, width = image_shape
+    if min(height, width) <= SQUARE:
+        raise InputError(f"--network placed: images of {height}×{width}; expected more than {SQUARE}×{SQUARE}")
+    if latent_dim <= WHERE:
+        raise InputError(
+            f"--latent-dim {latent_dim}: expected at least {WHERE + 1} with --network placed; "
+            f"the last {WHERE} say where"
+        )
+    return mlp([math.prod(image_shape), *hidden, outputs]), Program(image_shape, latent_dim, hidden)
+
+
+def default_hidden(image_shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (400, 400)
+
+
+class Program(nn.Module):
+    """Codes (n, latent_dim) to the logits (n, pixels) of a digit, placed, under salt: white pixels that lie anywhere.
+
+    A pixel is white if the digit makes it so or the salt does: with probability 1 − (1 − digit)(1 − background), where
+    the rate of the background is one learned number.
+    """
+
+    def __init__(self, image_shape: tuple[int, ...], latent_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        channels, *canvas = image_shape
+        self.canvas = tuple(canvas)
+        self.drawing = nn.Sequential(
+            mlp([latent_dim - WHERE, *reversed(hidden), channels * SQUARE**2]),
+            nn.Unflatten(1, (channels, SQUARE, SQUARE)),
+            nn.Sigmoid(),
+        )
+        self.background_logit = nn.Parameter(torch.logit(torch.tensor(FIRST_BACKGROUND)))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        what, where = codes[:, :-WHERE], codes[:, -WHERE:]
+        digit = place(_precise(self.drawing(what)), *placement(_precise(where), self.canvas), self.canvas)
+        white = 1 - (1 - digit) * torch.sigmoid(-self.background_logit)
+        return torch.logit(white, eps=MARGIN).flatten(1)
+
+
+def placement(where: Tensor, canvas: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Normal numbers (n, 3) to scales (n,) in [1/√2, √2] and shifts (n, 2), right and down, in pixels of the canvas.
+
+    The farthest shift puts a square of scale 1 at the canvas's edge. Zeros mean scale 1 in the middle.
+    """
+    uniform = torch.erf(where / math.sqrt(2))
+    height, width = canvas
+    farthest = uniform.new_tensor([(width - SQUARE) / 2, (height - SQUARE) / 2])
+    return torch.exp(math.log(LARGEST_SCALE) * uniform[:, 0]), farthest * uniform[:, 1:]
+
+
+def place(squares: Tensor, scales: Tensor, shifts: Tensor, canvas: Sequence[int]) -> Tensor:
+    """Squares (n, c, s, s), enlarged and moved, on a canvas that is zero elsewhere: (n, c, height, width).
+
+    Args:
+        scales: (n,) factors of size.
+        shifts: (n, 2), right and down from the canvas's middle, in its pixels.
+        canvas: (height, width).
+    """
+    height, width = canvas
+    side = squares.shape[-1]
+    down = _interpolation(height, side, scales, shifts[:, 1])
+    right = _interpolation(width, side, scales, shifts[:, 0])
+    with torch.autocast(squares.device.type, enabled=False):
+        return down[:, None] @ squares @ right[:, None].mT
+
+
+def _interpolation(length: int, side: int, scales: Tensor, shifts: Tensor) -> Tensor:
+    """Weights (n, length, side) of a square's pixels in those of the canvas, along one axis."""
+    pixels = torch.arange(length, dtype=scales.dtype, device=scales.device) - (length - 1) / 2
+    sources = (pixels - shifts[:, None]) / scales[:, None] + (side - 1) / 2
+    columns = torch.arange(side, dtype=scales.dtype, device=scales.device)
+    return (1 - (sources[:, :, None] - columns).abs()).clamp(min=0)
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """At least float32, also in an autocast region: half precision rounds 1 − 1e-6 to 1, and places to pixels."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
