@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sinkdiv.generative.autoencoder import SinkhornAutoencoder
-from sinkdiv.generative.config import TrainingConfig
+from sinkdiv.generative.autoencoder import Autoencoder
+from sinkdiv.generative.config import AutoencoderConfig, load_config
 from sinkdiv.generative.data import load_images, training_loader
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.files import replacing
@@ -24,8 +24,12 @@ MADE = {
     "data": "made",
     "data_fingerprint": "",
     "image_shape": (1, 8, 8),
+    "binarize": False,
+    "method": "sae",
     "prior": "sphere",
     "latent_dim": 4,
+    "network": "mlp",
+    "likelihood": "bernoulli",
     "hidden": (32,),
     "beta": 10.0,
     "eps": 0.5,
@@ -66,7 +70,7 @@ def test_streams_depend_on_their_position_alone() -> None:
 
 def test_model_and_loader_leave_the_global_generator_alone() -> None:
     state = torch.random.get_rng_state()
-    first, second = (SinkhornAutoencoder(TrainingConfig(**MADE)) for _ in range(2))
+    first, second = (Autoencoder(AutoencoderConfig(**MADE)) for _ in range(2))
     images = load_images("digits")
     epochs = [torch.cat(list(training_loader(images, 100, seed=0))) for _ in range(2)]
     assert torch.equal(state, torch.random.get_rng_state())
@@ -98,7 +102,7 @@ def test_digits_split_is_fixed_and_disjoint() -> None:
 
 def test_untrained_model_scores_like_the_untrained_column_and_worse_than_the_data() -> None:
     images = load_images("digits")
-    model = SinkhornAutoencoder(TrainingConfig(**MADE)).eval().requires_grad_(False)
+    model = Autoencoder(AutoencoderConfig(**MADE)).eval().requires_grad_(False)
     scores = score(model, images)["scores"]
     assert scores["model"] == scores["untrained"]
     data = scores["training_data"]
@@ -123,17 +127,30 @@ def test_untrained_model_scores_like_the_untrained_column_and_worse_than_the_dat
         ({"seed": -1}, "--seed"),
         ({"prior": "gamma"}, "--prior"),
         ({"accelerator": "abacus"}, "--accelerator"),
+        ({"method": "gan"}, "--method"),
+        ({"method": "vae"}, "--prior"),
+        ({"network": "oracle"}, "--network"),
+        ({"likelihood": "poisson"}, "--likelihood"),
+        ({"latent_cost": "cosine"}, "--latent-cost"),
+        ({"value": "dull"}, "--value"),
+        ({"derivative": "finite"}, "--derivative"),
+        ({"derivative": "unrolled"}, "--iterations"),
+        ({"iterations": 5}, "--iterations"),
+        ({"rounding": True}, "--rounding"),
+        ({"devices": 0}, "--devices"),
+        ({"devices": 3}, "--batch-size"),
+        ({"precision": "int8"}, "--precision"),
     ],
 )
 def test_wrong_settings_name_their_option(change: dict[str, object], option: str) -> None:
     with pytest.raises(InputError, match=option):
-        TrainingConfig(**MADE | change)
+        AutoencoderConfig(**MADE | change)
 
 
 def test_config_survives_its_file(tmp_path: Path) -> None:
-    config = TrainingConfig(**MADE)
+    config = AutoencoderConfig(**MADE)
     config.save(tmp_path / "config.yaml")
-    assert TrainingConfig.load(tmp_path / "config.yaml") == config
+    assert load_config(tmp_path / "config.yaml") == config
 
 
 @pytest.mark.parametrize(
@@ -143,7 +160,7 @@ def test_foreign_config_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=r"config\.yaml"):
-        TrainingConfig.load(path)
+        load_config(path)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from sinkdiv.generative import training
+from sinkdiv.generative import finishing, opening, training
+from sinkdiv.generative.config import AutoencoderConfig
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run
 
@@ -25,7 +26,7 @@ COMMAND = [sys.executable, "-c", "from sinkdiv.cli import main; main()", "train"
 
 def quick_run(root: Path, **settings: Any) -> RunFolder:
     run = RunFolder(root)
-    config, images = training.new_run(run, QUICK | settings)
+    config, images = opening.new_run(run, AutoencoderConfig, QUICK | settings)
     training.train(run, config, images, Console(quiet=True))
     return run
 
@@ -141,10 +142,10 @@ def test_ctrl_c_saves_reports_and_resumes(tmp_path: Path) -> None:
 
 
 def test_more_epochs_continue_a_finished_run(copied: RunFolder) -> None:
-    assert training.is_finished(copied, training.continued_config(copied, {}))
-    config = training.continued_config(copied, {"max_epochs": 4})
-    assert not training.is_finished(copied, config)
-    metrics = training.train(copied, config, training.reopen(copied, config), Console(quiet=True))
+    assert opening.is_finished(copied, opening.continued_config(copied, AutoencoderConfig, {}))
+    config = opening.continued_config(copied, AutoencoderConfig, {"max_epochs": 4})
+    assert not opening.is_finished(copied, config)
+    metrics = training.train(copied, config, opening.reopen(copied, config), Console(quiet=True))
     assert metrics["epochs"] == 4
     assert [row["epoch"] for row in load_run(copied).history.rows] == [1, 2, 3, 4]
     assert copied.load_config().max_epochs == 4
@@ -152,30 +153,30 @@ def test_more_epochs_continue_a_finished_run(copied: RunFolder) -> None:
 
 def test_resume_refuses_what_would_change_the_run(copied: RunFolder) -> None:
     with pytest.raises(InputError, match=r"--beta 7\.0: the run in .* has 100\.0"):
-        training.continued_config(copied, {"beta": 7.0})
+        opening.continued_config(copied, AutoencoderConfig, {"beta": 7.0})
     with pytest.raises(InputError, match="has 3 epochs already"):
-        training.reopen(copied, training.continued_config(copied, {"max_epochs": 2}))
+        opening.reopen(copied, opening.continued_config(copied, AutoencoderConfig, {"max_epochs": 2}))
     config = copied.config.read_text()
     copied.config.write_text(config.replace("data_fingerprint: ", "data_fingerprint: 0"))
     with pytest.raises(InputError, match="images have changed"):
-        training.reopen(copied, copied.load_config())
+        opening.reopen(copied, copied.load_config())
 
 
 def test_a_folder_with_a_run_is_not_overwritten(finished: RunFolder) -> None:
     before = finished.config.read_bytes()
     with pytest.raises(InputError, match="holds a run already"):
-        training.new_run(finished, QUICK)
+        opening.new_run(finished, AutoencoderConfig, QUICK)
     assert finished.config.read_bytes() == before
 
 
 def test_evaluate_repeats_the_scores_and_keeps_the_rest(copied: RunFolder) -> None:
     before = copied.load_metrics()
-    after = training.evaluate(copied)
+    after = finishing.evaluate(copied)
     assert after["scores"] == before["scores"]
     assert after["seconds"]["training"] == before["seconds"]["training"]
     assert copied.load_metrics() == after
     copied.metrics.unlink()
-    assert training.evaluate(copied)["steps"] == before["steps"]
+    assert finishing.evaluate(copied)["steps"] == before["steps"]
 
 
 class Payload:
@@ -195,8 +196,8 @@ def test_a_checkpoint_that_runs_code_is_refused_and_does_not(copied: RunFolder, 
         copied.last.write_bytes(pickle.dumps(Payload(target)))
     else:
         torch.save({"state_dict": {}, "callbacks": Payload(target), "global_step": 1}, copied.last)
-    config = training.continued_config(copied, {"max_epochs": 4})
-    images = training.load_run_images(config)
+    config = opening.continued_config(copied, AutoencoderConfig, {"max_epochs": 4})
+    images = opening.load_run_images(config)
     with pytest.raises(InputError, match="refused"):
         load_run(copied)
     with pytest.raises(InputError, match="refused"):

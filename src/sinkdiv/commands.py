@@ -17,6 +17,7 @@ from rich.table import Table
 from sinkdiv.generative.errors import InputError
 
 if TYPE_CHECKING:
+    from sinkdiv.generative.config import RunConfig
     from sinkdiv.generative.runs import RunFolder
 
 app = typer.Typer(
@@ -33,6 +34,22 @@ app.add_typer(train_app, name="train")
 INTERRUPTED = 130
 MISTAKE = 2
 PACKAGES = ("torch", "numpy", "lightning", "torchmetrics", "scikit-learn", "matplotlib")
+
+
+# The options of every model.
+Out = Annotated[Path, typer.Option(help="Folder of the run.")]
+Data = Annotated[
+    str, typer.Option(help="mnist-5k, digits, mnist, fashion-mnist, or a folder, .zip, .npz or .npy of images.")
+]
+Binarize = Annotated[bool, typer.Option("--binarize", help="Round pixels to 0 and 1.")]
+BatchSize = Annotated[int, typer.Option(help="Images in a step, over all devices.")]
+LearningRate = Annotated[float, typer.Option(help="The optimiser's step size.")]
+MaxEpochs = Annotated[int | None, typer.Option(help="Passes over the images.", show_default="by data")]
+Seed = Annotated[int, typer.Option(help="Of the weights, the order of images and every draw.")]
+Accelerator = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
+Devices = Annotated[int, typer.Option(help="Processes that share each batch; losses see all of it.")]
+Precision = Annotated[str, typer.Option(help="float32, or mixed: bfloat16 or float16.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
 
 
 class _TrainingInterruptedError(Exception):
@@ -74,72 +91,99 @@ def train() -> None:
 @train_app.command("autoencoder")
 def train_autoencoder(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    data: Annotated[
-        str, typer.Option(help="mnist-5k, digits, mnist, fashion-mnist, or a folder, .zip, .npz or .npy of images.")
-    ] = "mnist-5k",
-    prior: Annotated[str, typer.Option(help="Prior of the codes: sphere or normal.")] = "sphere",
+    out: Out,
+    data: Data = "mnist-5k",
+    binarize: Binarize = False,
+    method: Annotated[
+        str, typer.Option(help="sae, or a baseline: ae, vae, beta-vae, hvae, wae, swae, w2gae, hae, energy.")
+    ] = "sae",
+    prior: Annotated[
+        str,
+        typer.Option(
+            help="Prior of the codes: sphere, normal, uniform, torus, dirichlet:0.5, mixture:10, or a product like "
+            "sphere@10*normal@3."
+        ),
+    ] = "sphere",
     latent_dim: Annotated[int | None, typer.Option(help="Dimension of the codes.", show_default="by data")] = None,
+    network: Annotated[str, typer.Option(help="mlp, conv or placed.")] = "mlp",
     hidden: Annotated[
         str | None, typer.Option(help="Widths of the hidden layers, like 512,512.", show_default="by data")
     ] = None,
+    likelihood: Annotated[
+        str | None, typer.Option(help="bernoulli or gaussian.", show_default="gaussian for colour")
+    ] = None,
     beta: Annotated[
-        float | None, typer.Option(help="Weight of the latent divergence.", show_default="100 sphere, 10 normal")
+        float | None, typer.Option(help="Weight of the latent loss.", show_default="by method; sae: 100 sphere")
     ] = None,
     eps: Annotated[
-        float | None, typer.Option(help="Regularisation of the latent divergence.", show_default="0.5 sphere, 5 normal")
+        float | None, typer.Option(help="Regularisation of the latent divergence.", show_default="by prior; 0.5 sphere")
     ] = None,
     blur: Annotated[float | None, typer.Option(help="The same as a length: eps = 2 blur².")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images in a step.")] = 128,
-    lr: Annotated[float, typer.Option(help="Adam's step size.")] = 1e-3,
-    max_epochs: Annotated[int | None, typer.Option(help="Passes over the images.", show_default="by data")] = None,
-    seed: Annotated[int, typer.Option(help="Of the weights, the order of images and the prior's draws.")] = 0,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    latent_cost: Annotated[str, typer.Option(help="sqeuclidean, euclidean or geodesic.")] = "sqeuclidean",
+    value: Annotated[str, typer.Option(help="entropic, or sharp as in the paper.")] = "entropic",
+    debias: Annotated[bool, typer.Option(help="The divergence, or the transport cost itself.")] = True,
+    derivative: Annotated[str, typer.Option(help="Of the value: auto, implicit or unrolled.")] = "auto",
+    iterations: Annotated[int, typer.Option(help="Of an unrolled derivative.", show_default=False)] = 0,
+    rounding: Annotated[bool, typer.Option("--rounding", help="Round the plan to exact marginals.")] = False,
+    warm_start: Annotated[bool, typer.Option("--warm-start", help="Start where the last step's solve ended.")] = False,
+    batch_size: BatchSize = 128,
+    lr: LearningRate = 1e-3,
+    max_epochs: MaxEpochs = None,
+    seed: Seed = 0,
+    accelerator: Accelerator = "auto",
+    devices: Devices = 1,
+    precision: Precision = "float32",
+    resume: Resume = False,
 ) -> None:
-    """Train a Sinkhorn autoencoder, then write samples, metrics and a report.
+    """Train a Sinkhorn autoencoder or one of its baselines, then write samples, metrics and a report.
 
     A deterministic encoder and decoder are trained on reconstruction plus the debiased Sinkhorn divergence between
-    codes and prior. Ctrl-C ends it after the current step with everything saved; --resume goes on.
+    codes and prior; --method puts another latent loss in its place. Ctrl-C ends it after the current step with
+    everything saved; --resume goes on.
 
     Example: [bold]sinkdiv train autoencoder --data mnist-5k --prior sphere --out runs/sae[/bold]
     """
-    started = time.perf_counter()
-    options = {
-        "data": data,
-        "prior": prior,
-        "latent_dim": latent_dim,
-        "hidden": None if hidden is None else _widths(hidden),
-        "beta": beta,
-        "eps": _eps(eps, blur),
-        "batch_size": batch_size,
-        "lr": lr,
-        "max_epochs": max_epochs,
-        "seed": seed,
-        "accelerator": accelerator,
-    }
+    from sinkdiv.generative.config import AutoencoderConfig
 
-    from sinkdiv.generative import training
+    given = _typed_options(context)
+    if hidden is not None:
+        given["hidden"] = _widths(hidden)
+    if (chosen_eps := _eps(eps, blur)) is not None:
+        given["eps"] = chosen_eps
+    _train(AutoencoderConfig, given, out, resume)
+
+
+def _typed_options(context: typer.Context) -> dict[str, Any]:
+    """The settings that the user gave among a command's options; the others are the model's to fill."""
+    kept = context.params.keys() - {"out", "resume", "blur"}
+    return {name: context.params[name] for name in sorted(kept) if _was_typed(context, name)}
+
+
+def _train(kind: "type[RunConfig]", given: dict[str, Any], out: Path, resume: bool) -> None:
+    """Start or continue a run of the model whose settings are `kind`, and say how it went."""
+    started = time.perf_counter()
+
+    from sinkdiv.generative import opening, training
     from sinkdiv.generative.runs import RunFolder
 
     run = RunFolder(out)
     console = Console()
+    if training.is_helper_process():
+        config = run.load_config()
+        training.join(run, config, opening.load_run_images(config))
+        return
     if resume:
-        chosen = {name for name in options if _was_typed(context, name)} | ({"eps"} if blur is not None else set())
-        config = training.continued_config(run, {name: options[name] for name in chosen})
-        if training.is_finished(run, config):
+        config = opening.continued_config(run, kind, given)
+        if opening.is_finished(run, config):
             message = f"{out} is finished, its report is {run.report}; give a larger --max-epochs to go on"
             console.print(message, soft_wrap=True)
             return
-        images = training.reopen(run, config)
+        images = opening.reopen(run, config)
     else:
-        config, images = training.new_run(run, {name: value for name, value in options.items() if value is not None})
-    console.print(
-        f"{config.data}: {len(images.train)} images, {len(images.held_out)} held out; "
-        f"{config.prior} prior in {config.latent_dim} dimensions, β = {config.beta:g}, ε = {config.eps:g}",
-        soft_wrap=True,
-    )
-    how_to_go_on = f"go on: sinkdiv train autoencoder --out {out} --resume"
+        config, images = opening.new_run(run, kind, given)
+    title, summary = config.described
+    console.print(f"{title}: {len(images.train)} images, {len(images.held_out)} held out; {summary}", soft_wrap=True)
+    how_to_go_on = f"go on: sinkdiv train {config.model} --out {out} --resume"
     try:
         metrics = training.train(run, config, images, console)
     except KeyboardInterrupt as error:
@@ -163,9 +207,9 @@ def sample(
     """
     from sinkdiv.generative.files import write_image
     from sinkdiv.generative.runs import load_run
-    from sinkdiv.generative.training import sample_grid
+    from sinkdiv.generative.showing import sample_grid
 
-    picture = sample_grid(load_run(_existing_run(run)), count, seed)
+    picture = sample_grid(load_run(_existing_run(run)).model, count, seed)
     try:
         write_image(out, picture)
     except OSError as error:
@@ -179,10 +223,10 @@ def evaluate(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> N
 
     Example: [bold]sinkdiv evaluate runs/sae[/bold]
     """
-    from sinkdiv.generative import training
+    from sinkdiv.generative import finishing
 
     folder = _existing_run(run)
-    Console().print(_scores(training.evaluate(folder)))
+    Console().print(_scores(finishing.evaluate(folder)))
     typer.echo(f"written to {folder.metrics}")
 
 

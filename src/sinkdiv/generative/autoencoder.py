@@ -1,54 +1,47 @@
-"""The Sinkhorn autoencoder (Patrini et al., UAI 2019: P19)."""
+"""Autoencoders whose codes follow a prior: the Sinkhorn autoencoder (Patrini et al. 2019: P19) and its baselines."""
 
-import math
-from typing import Any
-
-import lightning
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-import sinkdiv
-from sinkdiv.generative.config import TrainingConfig
+from sinkdiv.generative.config import AutoencoderConfig
+from sinkdiv.generative.distributed import process_rank
+from sinkdiv.generative.methods import METHODS
+from sinkdiv.generative.model import Model
 from sinkdiv.generative.networks import make_networks
 from sinkdiv.generative.priors import make_prior
 from sinkdiv.generative.seeds import Stream, generator
 
-# The latent loss is compared with a fresh random batch at each step: its sampling noise is far above this marginal
-# error, and a tighter one only costs passes.
-LATENT_TOLERANCE = 1e-2
 
+class Autoencoder(Model):
+    """An encoder and a decoder, trained on reconstruction + β · latent loss.
 
-class SinkhornAutoencoder(lightning.LightningModule):
-    """A deterministic encoder and decoder, trained on reconstruction + β · S_ε(codes, prior sample).
-
-    The encoder's codes of a batch are matched with as many draws from the prior by the debiased Sinkhorn divergence
-    of the cost |z−z'|². No reparameterisation is needed: the divergence acts on samples. P19 uses the sharp value;
-    this is the entropic one, whose gradient is exact by the envelope theorem.
+    What the latent loss is, and whether codes are drawn from a posterior or computed, is the method's; all methods
+    share networks, optimiser and data, so that their results compare.
 
     Args:
         config: the run's settings.
         total_steps: optimiser steps of the whole run; the learning rate falls along half a cosine to zero there.
     """
 
-    def __init__(self, config: TrainingConfig, total_steps: int = 1) -> None:
-        super().__init__()
-        self.config = config
-        self.total_steps = total_steps
+    config: AutoencoderConfig
+
+    def __init__(self, config: AutoencoderConfig, total_steps: int = 1) -> None:
+        super().__init__(config, total_steps)
         self.prior = make_prior(config.prior)
+        self.method = METHODS[config.method].make(config, self.prior)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(generator(config.seed, Stream.NETWORKS).initial_seed())
             self.encoder, self.decoder = make_networks(
-                "mlp", config.image_shape, config.latent_dim, config.latent_dim, config.hidden
+                config.network, config.image_shape, self.method.outputs, config.latent_dim, config.hidden
             )
-        self.latent_divergence = sinkdiv.SinkhornDivergence(eps=config.eps, tol=LATENT_TOLERANCE)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (n, pixels) in [0, 1] to codes (n, d) on the prior's support."""
-        return self.prior.project(self.encoder(images))
+        """Images (n, pixels) in [0, 1] to codes (n, d) on the prior's support, without noise."""
+        return self.method.encode(self.encoder(images))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (n, d) to images (n, pixels) in [0, 1]: the means of independent Bernoulli pixels."""
+        """Codes (n, d) to images (n, pixels) in [0, 1]: the means of the pixels."""
         return torch.sigmoid(self.decoder(codes))
 
     def draw_codes(self, count: int, stream: Stream, *position: int) -> Tensor:
@@ -56,36 +49,30 @@ class SinkhornAutoencoder(lightning.LightningModule):
         source = generator(self.config.seed, stream, *position)
         return self.prior.sample(count, self.config.latent_dim, source).to(self.device)
 
-    def losses(self, images: Tensor, codes_of_prior: Tensor) -> dict[str, Tensor]:
-        """Reconstruction (nats per image) and latent divergence (squared latent distance), both scalars."""
-        codes = self.encode(images)
-        return {
-            "reconstruction": bernoulli_nats(self.decoder(codes), images),
-            "latent": self.latent_divergence(codes, codes_of_prior),
-        }
+    def draw(self, count: int, stream: Stream, *position: int) -> Tensor:
+        return self.decode(self.draw_codes(count, stream, *position))
+
+    def reconstruction_loss(self, codes: Tensor, images: Tensor) -> Tensor:
+        """How far decoded `codes` (n, d) are from `images` (n, pixels): the likelihood's loss, mean over images."""
+        logits = self.decoder(codes).float()
+        if self.config.likelihood == "bernoulli":
+            return bernoulli_nats(logits, images)
+        return (torch.sigmoid(logits) - images).square().sum(1).mean()
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        draws = self.draw_codes(len(batch), Stream.PRIOR, self.current_epoch, batch_idx)
-        losses = self.losses(batch, draws)
-        self.log_dict(
-            {f"train/{name}": value.detach() for name, value in losses.items()},
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(batch),
-        )
-        return losses["reconstruction"] + self.config.beta * losses["latent"]
+        def source(stream: Stream) -> torch.Generator:
+            # Noise of single images differs between processes; what concerns the whole batch is the same in all.
+            own = (process_rank(),) if stream is Stream.POSTERIOR else ()
+            return generator(self.config.seed, stream, self.current_epoch, batch_idx, *own)
+
+        codes, latent = self.method.train(self.encoder(batch), source)
+        reconstruction = self.reconstruction_loss(codes, batch)
+        self.log_losses({"reconstruction": reconstruction, "latent": latent}, len(batch))
+        return reconstruction + self.config.beta * latent
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        reconstruction = bernoulli_nats(self.decoder(self.encode(batch)), batch)
-        self.log("held_out/reconstruction", reconstruction, on_epoch=True, batch_size=len(batch))
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.config.lr, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._remaining_rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _remaining_rate(self, step: int) -> float:
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
+        loss = self.reconstruction_loss(self.encode(batch), batch)
+        self.log("held_out/reconstruction", loss, on_epoch=True, batch_size=len(batch), sync_dist=True)
 
 
 def bernoulli_nats(logits: Tensor, images: Tensor) -> Tensor:

@@ -88,7 +88,8 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.requested:
+        # Processes that share a batch must stop after the same step.
+        if trainer.strategy.reduce_boolean_decision(self.requested, all=False):
             trainer.save_checkpoint(self.interrupted)
             raise StoppedError
 
@@ -164,8 +165,10 @@ class TrainingBar(Callback):
 def _losses_line(rows: list[dict[str, float]]) -> str:
     if not rows:
         return ""
-    row = rows[-1]
-    return (
-        f"reconstruction {row['train/reconstruction']:.1f}"
-        f" (held out {row['held_out/reconstruction']:.1f})  latent {row['train/latent']:.3f}"
-    )
+    row, parts = rows[-1], []
+    for key, value in row.items():
+        if key.startswith("train/"):
+            name = key.removeprefix("train/")
+            held_out = f" (held out {row[f'held_out/{name}']:.4g})" if f"held_out/{name}" in row else ""
+            parts.append(f"{name} {value:.4g}{held_out}")
+    return "  ".join(parts)

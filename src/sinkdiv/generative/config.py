@@ -1,96 +1,183 @@
 """What a training run is: its settings, checked once, and the file they are kept in."""
 
+import abc
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import yaml
 
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.files import write_text
+from sinkdiv.generative.methods import METHODS, check_method
+from sinkdiv.generative.networks import NETWORKS
 from sinkdiv.generative.priors import make_prior
 
-MODEL = "autoencoder"
 ACCELERATORS = ("auto", "cpu", "gpu")
+PRECISIONS = ("float32", "bfloat16", "float16")
+LIKELIHOODS = ("bernoulli", "gaussian")
+VALUES = ("entropic", "sharp")
+DERIVATIVES = ("auto", "implicit", "unrolled")
+LATENT_COSTS = ("sqeuclidean", "euclidean", "geodesic")
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides where a run ends, beside the versions of the software.
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(abc.ABC):
+    """What every run has; with its model's own settings, everything that decides where it ends.
 
     Attributes:
         data: a data set's name, or the absolute path of a folder, zip or array of images.
         data_fingerprint: digest of the images, so that a run is not continued on others.
         image_shape: (channels, height, width).
-        prior: name of the latent prior.
-        latent_dim: dimension d of the codes.
-        hidden: widths of the encoder's hidden layers; the decoder mirrors them.
-        beta: weight of the latent divergence against the reconstruction, nats per squared latent distance.
-        eps: regularisation of the latent divergence, in units of squared latent distance.
-        batch_size: images in a step, and draws from the prior.
-        lr: Adam's step size at the start; it falls to zero along half a cosine.
+        binarize: whether pixels are rounded to 0 and 1.
+        batch_size: images in a step, over all devices.
+        lr: the optimiser's step size at the start.
         max_epochs: passes over the training images.
-        seed: of the weights, the order of the images and the draws from the prior.
+        seed: of the weights, the order of the images and every draw.
         accelerator: auto, cpu or gpu.
+        devices: processes that share each batch.
+        precision: of the networks, float32, or mixed with bfloat16 or float16; losses are always float32.
     """
+
+    model: ClassVar[str]
 
     data: str
     data_fingerprint: str
     image_shape: tuple[int, ...]
-    prior: str
-    latent_dim: int
-    hidden: tuple[int, ...]
-    beta: float
-    eps: float
+    binarize: bool
     batch_size: int
     lr: float
     max_epochs: int
     seed: int
     accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        make_prior(self.prior)
-        _require(self.latent_dim >= 2, "--latent-dim", self.latent_dim, "at least 2")
-        _require(len(self.hidden) > 0 and min(self.hidden) >= 1, "--hidden", self.hidden, "widths like 512,512")
-        _require(math.isfinite(self.beta) and self.beta >= 0, "--beta", self.beta, "zero or more")
-        _require(math.isfinite(self.eps) and self.eps > 0, "--eps", self.eps, "more than zero")
-        _require(self.batch_size >= 2, "--batch-size", self.batch_size, "at least 2")
-        _require(math.isfinite(self.lr) and self.lr > 0, "--lr", self.lr, "more than zero")
-        _require(self.max_epochs >= 1, "--max-epochs", self.max_epochs, "at least 1")
-        _require(0 <= self.seed < 2**63, "--seed", self.seed, "between 0 and 2^63 - 1")
-        _require(self.accelerator in ACCELERATORS, "--accelerator", self.accelerator, " or ".join(ACCELERATORS))
+        require(self.batch_size >= 2, "--batch-size", self.batch_size, "at least 2")
+        require(math.isfinite(self.lr) and self.lr > 0, "--lr", self.lr, "more than zero")
+        require(self.max_epochs >= 1, "--max-epochs", self.max_epochs, "at least 1")
+        require(0 <= self.seed < 2**63, "--seed", self.seed, "between 0 and 2^63 - 1")
+        require_one_of(ACCELERATORS, "--accelerator", self.accelerator)
+        require(self.devices >= 1, "--devices", self.devices, "at least 1")
+        require(self.batch_size % self.devices == 0, "--batch-size", self.batch_size, f"a multiple of {self.devices}")
+        require_one_of(PRECISIONS, "--precision", self.precision)
 
     @property
     def pixels(self) -> int:
         """Numbers in one image, over all channels."""
         return math.prod(self.image_shape)
 
+    @property
+    @abc.abstractmethod
+    def described(self) -> tuple[str, str]:
+        """A title and a line about the model, for reports."""
+
     def save(self, path: Path) -> None:
         """Write the settings to `path` as YAML, atomically."""
-        content = {"model": MODEL} | asdict(self)
-        content |= {"image_shape": list(self.image_shape), "hidden": list(self.hidden)}
-        write_text(path, yaml.safe_dump(content, sort_keys=False))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote; raises `InputError` naming the file when it is something else."""
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{path}: not a readable configuration ({type(error).__name__})") from error
-        if not isinstance(content, dict) or content.pop("model", None) != MODEL:
-            raise InputError(f"{path}: not the configuration of a sinkdiv {MODEL} run")
-        if content.keys() != {field.name for field in fields(cls)}:
-            odd = sorted(str(key) for key in content.keys() ^ {field.name for field in fields(cls)})
-            raise InputError(f"{path}: missing or unknown settings: {', '.join(odd)}")
-        return cls(**_typed(path, content))
+        content = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        write_text(path, yaml.safe_dump({"model": self.model} | content, sort_keys=False))
 
 
-def _require(condition: bool, option: str, value: object, expected: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig(RunConfig):
+    """An autoencoder whose codes follow a prior.
+
+    Attributes:
+        method: how the codes are made to follow it: a name in `methods.METHODS`.
+        prior: what they follow, in the words of `priors.make_prior`.
+        latent_dim: dimension d of the codes.
+        network: name of the encoder and decoder.
+        hidden: widths of the encoder's hidden layers; the decoder mirrors them.
+        likelihood: of the pixels; bernoulli counts cross-entropy, gaussian squared errors, summed over pixels.
+        beta: weight of the latent loss against the reconstruction.
+        eps: regularisation of the Sinkhorn divergence between codes and prior, in units of the latent cost.
+        latent_cost: sqeuclidean, euclidean, or geodesic (squared arc length on the sphere).
+        value: entropic or sharp.
+        debias: the divergence, or the transport cost itself.
+        derivative: of the value: auto, implicit or unrolled.
+        iterations: of an unrolled derivative; 0 for the others, which run until they converge.
+        rounding: the sharp value of the plan rounded to exact marginals (P19).
+        warm_start: each solve starts from the potentials of the one before.
+    """
+
+    model = "autoencoder"
+
+    method: str
+    prior: str
+    latent_dim: int
+    network: str
+    hidden: tuple[int, ...]
+    likelihood: str
+    beta: float
+    eps: float
+    latent_cost: str = "sqeuclidean"
+    value: str = "entropic"
+    debias: bool = True
+    derivative: str = "auto"
+    iterations: int = 0
+    rounding: bool = False
+    warm_start: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.latent_dim >= 1, "--latent-dim", self.latent_dim, "at least 1")
+        prior = make_prior(self.prior)
+        prior.check(self.latent_dim)
+        check_method(self.method, self.prior)
+        require_one_of(tuple(NETWORKS), "--network", self.network)
+        require(len(self.hidden) > 0 and min(self.hidden) >= 1, "--hidden", self.hidden, "widths like 512,512")
+        require_one_of(LIKELIHOODS, "--likelihood", self.likelihood)
+        require(math.isfinite(self.beta) and self.beta >= 0, "--beta", self.beta, "zero or more")
+        require(math.isfinite(self.eps) and self.eps > 0, "--eps", self.eps, "more than zero")
+        require_one_of(LATENT_COSTS, "--latent-cost", self.latent_cost)
+        require_one_of(VALUES, "--value", self.value)
+        require_one_of(DERIVATIVES, "--derivative", self.derivative)
+        unrolled = self.derivative == "unrolled"
+        require(
+            (self.iterations > 0) == unrolled, "--iterations", self.iterations, "--derivative unrolled and a number"
+        )
+        if self.rounding:
+            require(self.value == "sharp", "--rounding", "", "--value sharp with it")
+
+    @property
+    def described(self) -> tuple[str, str]:
+        title = f"{METHODS[self.method].title[0].upper()}{METHODS[self.method].title[1:]} on {self.data}"
+        regularised = f", ε = {self.eps:g}" if self.method == "sae" else ""
+        return title, f"{self.prior} prior in {self.latent_dim} dimensions, β = {self.beta:g}{regularised}"
+
+
+# How YAML's names of models lead to their settings; a new model adds itself here.
+CONFIGS: dict[str, type[RunConfig]] = {AutoencoderConfig.model: AutoencoderConfig}
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read what `RunConfig.save` wrote; raises `InputError` naming the file when it is something else."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a readable configuration ({type(error).__name__})") from error
+    kind = CONFIGS.get(str(content.pop("model", None))) if isinstance(content, dict) else None
+    if kind is None:
+        raise InputError(f"{path}: not the configuration of a sinkdiv run")
+    names = {field.name for field in fields(kind)}
+    if content.keys() != names:
+        odd = sorted(str(key) for key in content.keys() ^ names)
+        raise InputError(f"{path}: missing or unknown settings: {', '.join(odd)}")
+    return kind(**_typed(path, kind, content))
+
+
+def require(condition: bool, option: str, value: object, expected: str) -> None:
+    """Raise the `InputError` of a wrong option unless `condition` holds."""
     if not condition:
         raise InputError(f"{option} {value}: expected {expected}")
+
+
+def require_one_of(names: tuple[str, ...], option: str, value: str) -> None:
+    """Raise the `InputError` of an unknown name unless `value` is one of `names`."""
+    require(value in names, option, value, " or ".join(names))
 
 
 _CASTS: dict[object, Callable[[Any], Any]] = {
@@ -101,12 +188,15 @@ _CASTS: dict[object, Callable[[Any], Any]] = {
 }
 
 
-def _typed(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+def _typed(path: Path, kind: type[RunConfig], content: dict[str, Any]) -> dict[str, Any]:
     """YAML's values as the types of the fields, refusing what cannot be meant (`latent_dim: ten`)."""
     typed: dict[str, Any] = {}
-    for field in fields(TrainingConfig):
+    for field in fields(kind):
+        value = content[field.name]
         try:
-            typed[field.name] = _CASTS[field.type](content[field.name])
+            if field.type is bool and not isinstance(value, bool):
+                raise TypeError
+            typed[field.name] = value if field.type is bool else _CASTS[field.type](value)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{path}: {field.name}: {content[field.name]!r} is not valid") from error
+            raise InputError(f"{path}: {field.name}: {value!r} is not valid") from error
     return typed

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,6 @@ class Defaults:
     """Settings that trained well on a data set, used where the user gives none."""
 
     latent_dim: int
-    hidden: tuple[int, ...]
     max_epochs: int
 
 
@@ -92,12 +91,12 @@ def _idx(name: str) -> Callable[[], _Source]:
 
 
 NAMED = {
-    "mnist-5k": _Named(_mnist_5k, Defaults(latent_dim=8, hidden=(512, 512), max_epochs=80)),
-    "digits": _Named(_digits, Defaults(latent_dim=8, hidden=(256, 256), max_epochs=200)),
-    "mnist": _Named(_idx("mnist"), Defaults(latent_dim=10, hidden=(512, 512), max_epochs=30)),
-    "fashion-mnist": _Named(_idx("fashion-mnist"), Defaults(latent_dim=10, hidden=(512, 512), max_epochs=30)),
+    "mnist-5k": _Named(_mnist_5k, Defaults(latent_dim=8, max_epochs=80)),
+    "digits": _Named(_digits, Defaults(latent_dim=8, max_epochs=200)),
+    "mnist": _Named(_idx("mnist"), Defaults(latent_dim=10, max_epochs=30)),
+    "fashion-mnist": _Named(_idx("fashion-mnist"), Defaults(latent_dim=10, max_epochs=30)),
 }
-OTHER_DEFAULTS = Defaults(latent_dim=16, hidden=(512, 512), max_epochs=100)
+OTHER_DEFAULTS = Defaults(latent_dim=16, max_epochs=100)
 
 
 def defaults_for(name: str) -> Defaults:
@@ -105,8 +104,10 @@ def defaults_for(name: str) -> Defaults:
     return NAMED[name].defaults if name in NAMED else OTHER_DEFAULTS
 
 
-def load_images(name: str) -> Images:
+def load_images(name: str, *, binarize: bool = False) -> Images:
     """Read the images called `name`: a known name, or the path of a folder, `.zip`, `.npz` or `.npy`.
+
+    With `binarize`, pixels above one half become 1 and the others 0.
 
     Sources without test images of their own give up a tenth, chosen by a fixed seed so that runs compare.
 
@@ -122,6 +123,8 @@ def load_images(name: str) -> Images:
         raise InputError(f"--data {name}: neither a known name ({', '.join(NAMED)}) nor an existing file or folder")
     if len(source.images) < SMALLEST_DATASET:
         raise InputError(f"--data {name}: {len(source.images)} images; at least {SMALLEST_DATASET} are needed")
+    if binarize:
+        source = replace(source, images=source.images > 0.5)
     return _split(name, source)
 
 
@@ -165,11 +168,13 @@ def _split(name: str, source: _Source) -> Images:
 class EpochBatches(Sampler[Tensor]):
     """Rows of one epoch's batches, a pure function of (seed, epoch); an incomplete last batch is left out.
 
+    With several processes each takes its part of every batch, so that their number does not change what is learned.
     Lightning announces the epoch through `set_epoch`, also after a resume.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+        self.part = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -179,7 +184,8 @@ class EpochBatches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         order = torch.randperm(self.count, generator=generator(self.seed, Stream.ORDER, self.epoch))
-        yield from order[: len(self) * self.batch_size].split(self.batch_size)
+        for batch in order[: len(self) * self.batch_size].split(self.batch_size):
+            yield batch[self.part]
 
 
 class Rows(Dataset[Tensor]):
@@ -195,9 +201,9 @@ class Rows(Dataset[Tensor]):
         return len(self.rows)
 
 
-def training_loader(images: Images, batch_size: int, seed: int) -> DataLoader[Tensor]:
-    """Batches (batch_size, pixels) of training images, reshuffled at every epoch by (seed, epoch)."""
-    batches = EpochBatches(len(images.train), batch_size, seed)
+def training_loader(images: Images, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> DataLoader[Tensor]:
+    """This process' part (batch_size / world, pixels) of batches of training images, reshuffled by (seed, epoch)."""
+    batches = EpochBatches(len(images.train), batch_size, seed, rank, world)
     # The loader draws a seed for workers it does not have; from its own generator, not from the caller's.
     return DataLoader(Rows(images.train), sampler=batches, batch_size=None, generator=torch.Generator())
 

@@ -42,26 +42,25 @@ def pairs(originals: Tensor, rebuilt: Tensor, columns: int) -> Tensor:
 
 
 def curves(rows: list[dict[str, float]]) -> bytes:
-    """The losses of every epoch as an SVG: reconstruction (training and held out), latent divergence."""
+    """The losses of every epoch as an SVG, one panel a loss, with its held-out values where there are any."""
+    names = [name.removeprefix("train/") for name in rows[-1] if name.startswith("train/")] if rows else []
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    panels = figure.subplots(1, max(1, len(names)), squeeze=False)[0]
     epochs = [row["epoch"] for row in rows]
-    for axes, name, label, color in (
-        (left, "train/reconstruction", "training", INK),
-        (left, "held_out/reconstruction", "held out", ACCENT),
-        (right, "train/latent", "training", INK),
-    ):
-        axes.plot(epochs, [row[name] for row in rows], color=color, label=label, linewidth=1.6)
-    _dress(left, "reconstruction, nats per image")
-    _dress(right, "latent divergence")
-    for axes in (left, right):
+    for axes, name in zip(panels, names, strict=False):
+        drawn = [(f"train/{name}", "training", INK), (f"held_out/{name}", "held out", ACCENT)]
+        drawn = [curve for curve in drawn if curve[0] in rows[-1]]
+        for key, label, color in drawn:
+            axes.plot(epochs, [row[key] for row in rows], color=color, label=label, linewidth=1.6)
+        _dress(axes, name)
         axes.set_xlabel("epoch", fontsize=8, color=QUIET)
-    if len(rows) > 20:
-        # The first epochs are so much worse that they would flatten everything after them.
-        settled = [row[name] for row in rows[5:] for name in ("train/reconstruction", "held_out/reconstruction")]
-        spread = max(settled) - min(settled)
-        left.set_ylim(min(settled) - 0.05 * spread, max(settled) + 0.05 * spread)
-    left.legend(frameon=False, labelcolor=INK)
+        if len(rows) > 20:
+            # The first epochs are so much worse that they would flatten everything after them.
+            settled = [row[key] for row in rows[5:] for key, _, _ in drawn]
+            spread = (max(settled) - min(settled)) or 1.0
+            axes.set_ylim(min(settled) - 0.05 * spread, max(settled) + 0.05 * spread)
+        if len(drawn) > 1:
+            axes.legend(frameon=False, labelcolor=INK)
     return _svg(figure)
 
 

@@ -1,12 +1,12 @@
 """One self-contained page about a run."""
 
 import base64
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from sinkdiv.generative.config import TrainingConfig
-from sinkdiv.generative.metrics import score_table
+from sinkdiv.generative.config import RunConfig
+from sinkdiv.generative.metrics import explanation, headline, score_table
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -27,7 +27,8 @@ _PAGE = """<!doctype html>
   .numbers {{ display: flex; flex-wrap: wrap; gap: 12px 40px; margin-top: 20px; }}
   .numbers div {{ color: var(--quiet); font-size: 13px; }}
   .numbers b {{ display: block; color: var(--ink); font-size: 24px; font-variant-numeric: tabular-nums; }}
-  .pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: 20px; }}
+  .pair {{ display: grid; grid-template-columns: 1fr 1fr; column-gap: 20px; }}
+  .wide {{ grid-column: 1 / -1; }}
   img {{ display: block; width: 100%; }}
   .pixels {{ image-rendering: pixelated; border: 1px solid var(--line); border-radius: 6px; }}
   table {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }}
@@ -47,14 +48,8 @@ _PAGE = """<!doctype html>
 {note}
 <div class="numbers">{numbers}</div>
 <div class="pair">
-<section><h2>Samples</h2><p>Decoded draws from the prior.</p>
-<img class="pixels" alt="samples" src="{samples}"></section>
-<section><h2>Reconstructions</h2><p>Held-out images, each row above its reconstruction.</p>
-<img class="pixels" alt="reconstructions" src="{reconstructions}"></section>
+{sections}
 </div>
-<section><h2>Training</h2><img alt="loss curves" src="{curves}"></section>
-<section><h2>Latent space</h2><p>Held-out codes beside the prior, on the same principal plane. Where the two clouds
-differ, samples are drawn from codes the decoder has not seen.</p><img alt="latent map" src="{latent_map}"></section>
 <section><h2>Scores</h2><p>{compared}</p><table>{scores}</table></section>
 <section><h2>Settings</h2><table class="settings">{settings}</table></section>
 </main>
@@ -63,44 +58,52 @@ differ, samples are drawn from codes the decoder has not seen.</p><img alt="late
 """
 
 
-def render(
-    config: TrainingConfig,
-    metrics: dict[str, Any],
-    *,
-    samples: bytes,
-    reconstructions: bytes,
-    curves: bytes,
-    latent_map: bytes,
-) -> str:
-    """The page as HTML; the first two pictures are PNG, the other two SVG, all inlined."""
-    model = metrics["scores"]["model"]
-    numbers = [
-        ("held-out reconstruction, nats per image", f"{model['reconstruction_nats_per_image']:.1f}"),
-        ("energy MMD ×1000, samples to held-out", f"{model['sample_mmd_energy_x1000']:.1f}"),
-        ("epochs", str(metrics["epochs"])),
-        ("seconds of training", f"{metrics['seconds']['training']:.0f}"),
-    ]
+@dataclass(frozen=True)
+class Section:
+    """One picture of the page: a title, a sentence, an image as a data URL, and whether two stand side by side."""
+
+    title: str
+    caption: str
+    image: str
+    half: bool = False
+
+
+def png(content: bytes) -> str:
+    """A PNG as a data URL."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def svg(content: bytes) -> str:
+    """An SVG as a data URL."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def render(config: RunConfig, metrics: dict[str, Any], sections: list[Section]) -> str:
+    """The page as HTML, with every picture inlined."""
     note = f"interrupted after {metrics['steps']} steps, {metrics['epochs']} of {config.max_epochs} epochs"
     settings = asdict(config) | metrics["versions"]
+    title, summary = config.described
+    numbers = [*headline(metrics), ("epochs", str(metrics["epochs"]))]
+    numbers.append(("seconds of training", f"{metrics['seconds']['training']:.0f}"))
     return _PAGE.format(
-        title=escape(f"Sinkhorn autoencoder on {config.data}"),
-        summary=escape(
-            f"{config.prior} prior in {config.latent_dim} dimensions, β = {config.beta:g}, ε = {config.eps:g}"
-        ),
+        title=escape(title),
+        summary=escape(summary),
         note=f'<p class="note">{escape(note)}</p>' if metrics["interrupted"] else "",
         numbers="".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for name, value in numbers),
-        samples=_inline(samples, "image/png"),
-        reconstructions=_inline(reconstructions, "image/png"),
-        curves=_inline(curves, "image/svg+xml"),
-        latent_map=_inline(latent_map, "image/svg+xml"),
-        compared=escape(
-            f"{metrics['images_compared']} samples against as many held-out images. Untrained: the same networks "
-            "before training. Training data: training images in place of samples and held-out images, prior "
-            "draws in place of codes; what is left there is sampling noise. The Sinkhorn divergence has blur "
-            f"{model['sample_sinkhorn_divergence']['blur']:.2g}; ± is its certified interval."
-        ),
+        sections="\n".join(map(_section, sections)),
+        compared=escape(explanation(metrics)),
         scores=_table([("", "model", "untrained", "training data"), *score_table(metrics)], header=True),
         settings=_table([(name, str(value)) for name, value in settings.items()], header=False),
+    )
+
+
+def _section(section: Section) -> str:
+    pixels = ' class="pixels"' if section.image.startswith("data:image/png") else ""
+    wide = "" if section.half else ' class="wide"'
+    caption = f"<p>{escape(section.caption)}</p>" if section.caption else ""
+    return (
+        f"<section{wide}><h2>{escape(section.title)}</h2>{caption}"
+        f'<img{pixels} alt="{escape(section.title.lower())}" src="{section.image}"></section>'
     )
 
 
@@ -110,7 +113,3 @@ def _table(rows: list[tuple[str, ...]], *, header: bool) -> str:
         tag = "th" if header and number == 0 else "td"
         lines.append("<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>")
     return "\n".join(lines)
-
-
-def _inline(content: bytes, media_type: str) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

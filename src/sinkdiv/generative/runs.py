@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from sinkdiv.generative.autoencoder import SinkhornAutoencoder
 from sinkdiv.generative.callbacks import History
-from sinkdiv.generative.config import TrainingConfig
+from sinkdiv.generative.config import RunConfig, load_config
 from sinkdiv.generative.errors import InputError
+from sinkdiv.generative.model import Model
+from sinkdiv.generative.models import make_model
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ class RunFolder:
         """Whether a run was ever started here."""
         return self.config.exists()
 
-    def load_config(self) -> TrainingConfig:
+    def load_config(self) -> RunConfig:
         """The run's settings; raises `InputError` when the folder holds no run."""
         if not self.exists():
             raise InputError(f"{self.root}: no run here (there is no config.yaml)")
-        return TrainingConfig.load(self.config)
+        return load_config(self.config)
 
     def load_metrics(self) -> dict[str, Any] | None:
         """The run's metrics, or None when it has not come to its end."""
@@ -82,8 +83,8 @@ class RunFolder:
 class Trained:
     """A model with its training behind it."""
 
-    model: SinkhornAutoencoder
-    config: TrainingConfig
+    model: Model
+    config: RunConfig
     history: History
     steps: int
 
@@ -125,7 +126,7 @@ def load_run(run: RunFolder) -> Trained:
     config = run.load_config()
     path = run.interrupted if run.interrupted.exists() else run.last
     checkpoint = load_checkpoint(path)
-    model = SinkhornAutoencoder(config)
+    model = make_model(config)
     history = History()
     try:
         model.load_state_dict(checkpoint["state_dict"])

@@ -19,6 +19,8 @@ class Stream(enum.IntEnum):
     SPLIT = 3
     EVALUATION = 4
     SAMPLES = 5
+    MATCHING = 6
+    POSTERIOR = 7
 
 
 def generator(seed: int, stream: Stream, *position: int) -> torch.Generator:

@@ -24,4 +24,4 @@ def make(
 
 
 def default_hidden(image_shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (512, 512)
+    return (256, 256) if math.prod(image_shape) < 256 else (512, 512)

@@ -1,0 +1,57 @@
+"""What a report shows of a model: samples, reconstructions, curves, its latent space."""
+
+from typing import Any
+
+from sinkdiv.generative import figures
+from sinkdiv.generative.autoencoder import Autoencoder
+from sinkdiv.generative.data import Images
+from sinkdiv.generative.model import Model
+from sinkdiv.generative.report import Section, png, svg
+from sinkdiv.generative.runs import RunFolder, Trained
+from sinkdiv.generative.seeds import Stream
+
+SAMPLES_SHOWN = 64
+GRID_COLUMNS = 8
+CODES_SHOWN = 1000
+
+
+def sample_grid(model: Model, count: int, seed: int) -> Any:
+    """`count` new images as one (H, W, 3) uint8 picture, a pure function of the model and `seed`."""
+    columns = min(GRID_COLUMNS, count) if count <= SAMPLES_SHOWN else round(count**0.5)
+    return figures.grid(model.draw(count, Stream.SAMPLES, seed), model.config.image_shape, columns)
+
+
+def reconstruction_grid(model: Model, images: Images) -> Any:
+    """Held-out images, each row above its reconstruction, as one picture; None for a model without an encoder."""
+    if not isinstance(model, Autoencoder):
+        return None
+    shown = images.held_out[: SAMPLES_SHOWN // 2]
+    alternating = figures.pairs(shown, model.decode(model.encode(shown)), GRID_COLUMNS)
+    return figures.grid(alternating, model.config.image_shape, GRID_COLUMNS)
+
+
+def sections(run: RunFolder, trained: Trained, images: Images) -> list[Section]:
+    """The report's pictures in their order; `run` holds those that are files of their own."""
+    model = trained.model
+    found = [Section("Samples", "Decoded draws from the prior.", png(run.samples.read_bytes()), half=True)]
+    if run.reconstructions.exists():
+        caption = "Held-out images, each row above its reconstruction."
+        found.append(Section("Reconstructions", caption, png(run.reconstructions.read_bytes()), half=True))
+    found.append(Section("Training", "", svg(figures.curves(trained.history.rows))))
+    if isinstance(model, Autoencoder):
+        found += _latent_sections(model, images)
+    return found
+
+
+def _latent_sections(model: Autoencoder, images: Images) -> list[Section]:
+    codes = model.encode(images.held_out[:CODES_SHOWN])
+    labels = None if images.held_out_labels is None else images.held_out_labels[:CODES_SHOWN]
+    draws = model.draw_codes(len(codes), Stream.EVALUATION, 3)
+    return [
+        Section(
+            "Latent space",
+            "Held-out codes beside the prior, on the same principal plane. Where the two clouds differ, samples are "
+            "drawn from codes the decoder has not seen.",
+            svg(figures.latent_map(codes, labels, draws)),
+        )
+    ]
