@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,22 @@ from sinkdiv.generative.files import replacing, write_text
 Record = dict[str, Any]
 NUMBERS = (("trustworthiness", 3), ("continuity", 3), ("kept", 3), ("votes", 3))
 
+ABOUT = """\
+# Encoders without decoders
+
+An encoder is trained on the Sinkhorn divergence between its codes and draws from the prior, and on nothing else (P19):
+{steps} steps of {batch} points. All figures are those of {points} points that it was not trained with: mean ±
+standard deviation over the seeds. Written by `embeddings.py` from the files in `records/`.
+
+- S_ε: of the codes and as many draws from the prior, × 1000, and its certified interval at the least seed; in the row
+  `draws` of two samples of the prior, which is what a perfect encoder would get.
+- trustworthiness and continuity: are the 10 nearest neighbours of a code near in the data (on the unrolled sheet;
+  among pixels), and the other way round? 1 is best, about ½ chance (scikit-learn).
+- kept: the share of the 10 nearest neighbours that data and codes have in common.
+- votes: the share of digits whose class is that of most of the 10 nearest known codes; in the row `draws`, of the
+  10 nearest known images instead.
+"""
+
 
 def write_report(records: list[Record], titles: dict[str, str], folder: Path) -> None:
     titles = {case: title for case, title in titles.items() if any(record["case"] == case for record in records)}
@@ -28,20 +46,7 @@ def write_report(records: list[Record], titles: dict[str, str], folder: Path) ->
 
 def table(records: list[Record], titles: dict[str, str]) -> Iterator[str]:
     first = records[0]
-    yield "# Encoders without decoders"
-    yield ""
-    yield "An encoder is trained on the Sinkhorn divergence between its codes and draws from the prior, and on nothing"
-    yield f"else (P19): {first['steps']} steps of {first['batch']} points. All figures are those of {len(first['colours'])} points"
-    yield "that it was not trained with: mean ± standard deviation over the seeds. Written by `embeddings.py` from the files in"
-    yield "`records/`."
-    yield ""
-    yield "- S_ε: of the codes and as many draws from the prior, × 1000, and its interval at the least seed; in the row `draws`"
-    yield "  of two samples of the prior, which is what a perfect encoder would get."
-    yield "- trustworthiness and continuity: are the 10 nearest neighbours of a code near in the data (on the unrolled"
-    yield "  sheet; among pixels), and the other way round? 1 is best, ½ chance (scikit-learn)."
-    yield "- kept: the share of the 10 nearest neighbours that data and codes have in common."
-    yield "- votes: the share of digits whose class is that of most of the 10 nearest known codes; in the row `draws`, that of"
-    yield "  the 10 nearest known images instead."
+    yield from ABOUT.format(**first, points=len(first["colours"])).splitlines()
     yield ""
     yield "| case | encoder | S_ε × 1000 | interval | trustworthiness | continuity | kept | votes | s | seeds |"
     yield "|---" * 10 + "|"
@@ -60,15 +65,23 @@ def rows(records: list[Record], title: str) -> Iterator[str]:
         found = [record[stage] for record in records]
         numbers = [spread([each[key] for each in found if key in each], digits) for key, digits in NUMBERS]
         spent = seconds if stage == "after" else "–"
-        cells = [title, name, *divergence([each["divergence"] for each in found]), *numbers, spent, seeds]
+        cells = [title, name, *value_and_interval([each["divergence"] for each in found]), *numbers, spent, seeds]
         yield "| " + " | ".join(cells) + " |"
     found = [record["after"] for record in records]
     known = spread([each["votes_of_pixels"] for each in found if "votes_of_pixels" in each], 3)
-    cells = [title, "draws", *divergence([each["divergence_of_draws"] for each in found]), *"–––", known, "–", seeds]
+    cells = [
+        title,
+        "draws",
+        *value_and_interval([each["divergence_of_draws"] for each in found]),
+        *"–––",
+        known,
+        "–",
+        seeds,
+    ]
     yield "| " + " | ".join(cells) + " |"
 
 
-def divergence(found: list[dict[str, float]]) -> tuple[str, str]:
+def value_and_interval(found: list[dict[str, float]]) -> tuple[str, str]:
     values = [1000 * each["value"] for each in found]
     return spread(values, 2), f"[{1000 * found[0]['lower']:.3f}, {1000 * found[0]['upper']:.3f}]"
 
@@ -78,24 +91,6 @@ def spread(figures: list[float], digits: int) -> str:
         return "–"
     middle = f"{statistics.mean(figures):.{digits}f}"
     return middle if len(figures) == 1 else f"{middle} ± {statistics.stdev(figures):.{digits}f}"
-
-
-def draw(records: list[Record], titles: dict[str, str]) -> Figure:
-    """Codes before and after training, at the least seed of each case."""
-    figure = Figure(figsize=(3.4 * len(titles), 6.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(2, len(titles), squeeze=False)
-    for column, (case, title) in zip(panels.T, titles.items(), strict=True):
-        record = min((record for record in records if record["case"] == case), key=lambda record: record["seed"])
-        look, flatten = LOOKS[case]
-        for axes, stage, name in zip(column, ("before", "after"), ("untrained", "trained"), strict=True):
-            value = 1000 * record[stage]["divergence"]["value"]
-            axes.scatter(*flatten(np.array(record[stage]["codes"])).T, c=record["colours"], s=6, linewidths=0, **look)
-            axes.set_title(f"{title}\n{name}: $S_\\varepsilon$ = {value:.3g} / 1000", fontsize=9)
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_color("#b8c4d6")
-        limit_to(case, column)
-    return figure
 
 
 def plane(codes: np.ndarray) -> np.ndarray:
@@ -111,18 +106,44 @@ def tsne(codes: np.ndarray) -> np.ndarray:
     return TSNE(random_state=0, init="pca", perplexity=min(30, len(codes) / 4)).fit_transform(codes)
 
 
-def limit_to(case: str, column: np.ndarray) -> None:
-    """Frames are the supports, where these are flat."""
-    frames = {"square": ((0, 1), (0, 1)), "sphere": ((-np.pi, np.pi), (-1, 1))}
-    for axes in column:
-        if case in frames:
-            axes.set(xlim=frames[case][0], ylim=frames[case][1])
-        axes.set_xlabel({"square": "", "sphere": "longitude and height", "digits": "t-SNE of the codes"}[case], fontsize=8)
+@dataclass(frozen=True)
+class Look:
+    """How codes (n, d) become points (n, 2) of a picture; `frame` is the image of the support, where that is flat."""
+
+    flatten: Callable[[np.ndarray], np.ndarray]
+    label: str
+    colours: str
+    frame: dict[str, tuple[float, float]]
 
 
-Flatten = Callable[[np.ndarray], np.ndarray]
-LOOKS: dict[str, tuple[dict[str, Any], Flatten]] = {
-    "square": ({"cmap": "turbo"}, plane),
-    "sphere": ({"cmap": "turbo"}, equal_area),
-    "digits": ({"cmap": "tab10"}, tsne),
-}
+LOOKS = {
+    "square": Look(plane, "the square; colour: place along the roll", "turbo", {"xlim": (0, 1), "ylim": (0, 1)}),
+    "sphere": Look(
+        equal_area, "longitude and height; colour: place along the roll", "turbo",
+        {"xlim": (-math.pi, math.pi), "ylim": (-1, 1)},
+    ),
+    "digits": Look(tsne, "t-SNE of the codes; colour: class", "tab10", {}),
+}  # fmt: skip
+
+
+def draw(records: list[Record], titles: dict[str, str]) -> Figure:
+    """Codes before and after training, at the least seed of each case."""
+    figure = Figure(figsize=(3.4 * len(titles), 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, len(titles), squeeze=False)
+    for column, (case, title) in zip(panels.T, titles.items(), strict=True):
+        record, look = least_seed(records, case), LOOKS[case]
+        for axes, stage, name in zip(column, ("before", "after"), ("untrained", "trained"), strict=True):
+            points = look.flatten(np.array(record[stage]["codes"]))
+            axes.scatter(*points.T, c=record["colours"], cmap=look.colours, s=6, linewidths=0)
+            axes.set_title(
+                f"{title}\n{name}: $S_\\varepsilon$ = {record[stage]['divergence']['value']:.2g}", fontsize=9
+            )
+            axes.set(xticks=[], yticks=[], **look.frame)
+            axes.set_xlabel(look.label, fontsize=8)
+            axes.spines[:].set_color("#b8c4d6")
+    return figure
+
+
+def least_seed(records: list[Record], case: str) -> Record:
+    return min((record for record in records if record["case"] == case), key=lambda record: record["seed"])

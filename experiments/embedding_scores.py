@@ -12,7 +12,7 @@ NEIGHBOURS = 10
 def neighbourhoods(points: Tensor, codes: Tensor) -> dict[str, float]:
     """Of n points (n, p) and their codes (n, d), with the NEIGHBOURS nearest of each.
 
-    trustworthiness: 1 where neighbours of a code are neighbours of its point, ½ for a random map (Venna and Kaski 2001).
+    trustworthiness: 1 where neighbours of a code are neighbours of its point, about ½ for a random map.
     continuity: the same the other way round: 1 where neighbours of a point are neighbours of its code.
     kept: the share of a point's nearest neighbours that are its code's nearest too.
     """

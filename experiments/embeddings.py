@@ -1,4 +1,4 @@
-"""Encoders without decoders: data sent onto a distribution by the Sinkhorn divergence alone (P19, Swiss roll and MNIST).
+"""Encoders without decoders: data sent onto a distribution by the Sinkhorn divergence alone (P19).
 
     python experiments/embeddings.py --out experiments/results/embeddings
 
@@ -145,7 +145,7 @@ def network(run: Run, inputs: int) -> nn.Module:
 
 @torch.no_grad()
 def measure(run: Run, encoder: nn.Module, known: Points, others: Points) -> dict[str, Any]:
-    """How near the codes of points that were not trained with are to the prior, and what they keep of neighbourhoods."""
+    """Of points not trained with: how near their codes are to the prior, and what they keep of neighbourhoods."""
     case, prior = CASES[run.case], make_prior(CASES[run.case].prior)
     draws, more = (prior.sample(MEASURED, case.dim, generator(run.seed, Stream.EVALUATION, k)) for k in range(2))
     codes = prior.project(encoder(others.points))
@@ -173,7 +173,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help="of the three")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of Adam")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of Adam")
     parser.add_argument("--batch", type=int, default=400, help="points in a step, and draws from the prior")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of sinkdiv")
     options = parser.parse_args(arguments)
