@@ -10,7 +10,7 @@ from typing import Any
 class Published:
     """Figures of P19 on MNIST: first version (latent MMD ×1000, reconstruction, FID), third version (FID)."""
 
-    v1: tuple[float | None, float, float] | None = None
+    v1: tuple[float | None, float | None, float] | None = None
     v3: float | None = None
 
 
@@ -73,7 +73,7 @@ _ALL = [
     _row("hvae", "HVAE, sphere", Published((0.33, 72.2, 9.5), 21.5), method="hvae", prior="sphere"),
     _row("wae-sphere", "WAE-MMD (100), sphere", Published((0.25, 65.7, 8.9), 22.3), method="wae", prior="sphere"),
     _row("swae-sphere", "SWAE, sphere", Published(v3=27.6), method="swae", prior="sphere"),
-    _row("hae-sphere", "HAE, sphere", Published((None, 0, 9.7), 12.0), method="hae", prior="sphere"),
+    _row("hae-sphere", "HAE, sphere", Published((None, None, 9.7), 12.0), method="hae", prior="sphere"),
     _row("sae-sphere", "SAE, sphere", method="sae", prior="sphere"),
     _row(
         "sae-sphere-v1", "SAE (P19 v1), sphere", Published((0.30, 66.8, 6.8)),
