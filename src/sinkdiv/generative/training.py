@@ -68,13 +68,16 @@ def new_run(run: RunFolder, given: Mapping[str, Any]) -> tuple[TrainingConfig, I
         raise InputError(f"--out {run.root}: holds a run already; continue it with --resume or choose another folder")
     if run.root.exists() and not run.root.is_dir():
         raise InputError(f"--out {run.root}: not a folder")
-    prior, defaults = make_prior(given["prior"]), defaults_for(given["data"])
+    defaults = defaults_for(given["data"])
+    prior, dim = make_prior(given["prior"]), given.get("latent_dim", defaults.latent_dim)
+    prior.check(dim)
+    spread = prior.spread(dim)
     settings: dict[str, Any] = {
         "latent_dim": defaults.latent_dim,
         "hidden": defaults.hidden,
         "max_epochs": defaults.max_epochs,
-        "beta": prior.default_beta,
-        "eps": prior.default_eps,
+        "beta": 200 / spread,
+        "eps": spread / 4,
         "batch_size": 128,
         "lr": 1e-3,
         "seed": 0,
