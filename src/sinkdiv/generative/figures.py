@@ -15,10 +15,13 @@ MOST_CLASSES_NAMED = 10
 INK, ACCENT, QUIET = "#1f2937", "#c2410c", "#64748b"
 
 
-def grid(images: Tensor, shape: tuple[int, ...], columns: int) -> np.ndarray:
-    """Flat images (n, c·h·w) in [0, 1], row by row, as one (H, W, 3) uint8 picture about `GRID_PIXELS` wide."""
+def grid(images: Tensor, shape: tuple[int, ...], columns: int, zoom: int | None = None) -> np.ndarray:
+    """Flat images (n, c·h·w) in [0, 1], row by row, as one (H, W, 3) uint8 picture.
+
+    Each pixel becomes `zoom` × `zoom`; without a number, as many as make the picture about `GRID_PIXELS` wide.
+    """
     channels, height, width = shape
-    zoom = max(1, round(GRID_PIXELS / (columns * (width + MARGIN))))
+    zoom = zoom or max(1, round(GRID_PIXELS / (columns * (width + MARGIN))))
     rows = -(-len(images) // columns)
     pixels = (images.reshape(-1, channels, height, width).clamp(0, 1) * 255).round().byte().numpy()
     cell_height, cell_width = height * zoom + MARGIN, width * zoom + MARGIN

@@ -1,6 +1,6 @@
 """How a run begins and how it goes on: settings settled, images read, all before any work."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def autoencoder_settings(given: Mapping[str, Any], image_shape: tuple[int, ...])
 
 
 # How the options of each model become its settings.
-SETTINGS = {AutoencoderConfig: autoencoder_settings}
+SETTINGS: dict[type[RunConfig], Callable[[Mapping[str, Any], tuple[int, ...]], dict[str, Any]]] = {AutoencoderConfig: autoencoder_settings}
 
 
 def new_run(run: RunFolder, kind: type[RunConfig], given: Mapping[str, Any]) -> tuple[RunConfig, Images]:

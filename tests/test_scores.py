@@ -1,0 +1,127 @@
+"""Scores against closed forms, independent libraries, plain loops and constructed examples with known answers."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy import linalg
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import poly_mmd
+
+from sinkdiv.generative.data import load_images
+from sinkdiv.generative.features import Activations, features_for
+from sinkdiv.generative.scores.confidence import classifier_score
+from sinkdiv.generative.scores.frechet import frechet_distance
+from sinkdiv.generative.scores.kernel import kernel_distance
+
+
+def normal(count: int, dim: int, seed: int) -> Tensor:
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Tensor:
+    images = load_images("mnist-5k")
+    return torch.cat([images.train, images.held_out])
+
+
+@pytest.fixture(scope="module")
+def extract() -> Callable[[Tensor], Activations]:
+    return features_for("mnist-5k", (1, 28, 28))
+
+
+def test_frechet_distance_is_the_closed_form_with_a_matrix_square_root() -> None:
+    x, y = normal(300, 6, 0) @ normal(6, 6, 1), normal(200, 6, 2) + 0.5
+    a, b = np.cov(x.T), np.cov(y.T)
+    root = linalg.sqrtm(linalg.sqrtm(a) @ b @ linalg.sqrtm(a))
+    expected = float(((x.mean(0) - y.mean(0)) ** 2).sum()) + np.trace(a + b - 2 * root.real)
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-10)
+
+
+def test_frechet_distance_of_gaussians_tends_to_that_of_their_parameters() -> None:
+    # W2² of N(0, I) and N(1, 4 I) in 4 dimensions: 4 · (1² + (2 − 1)²); sampling noise is of the order 1/√n.
+    assert frechet_distance(normal(50_000, 4, 0), 1 + 2 * normal(50_000, 4, 1)) == pytest.approx(8, rel=0.02)
+
+
+def test_frechet_distance_is_what_torchmetrics_finds_in_images(digits: Tensor, extract: nn.Module) -> None:
+    class Network(nn.Module):
+        num_features = 64
+
+        def forward(self, images: Tensor) -> Tensor:
+            return extract(images).features
+
+    metric = FrechetInceptionDistance(feature=Network())
+    for real, half in ((True, digits[:1000]), (False, digits[1000:2000])):
+        for batch in half.split(300):
+            metric.update(batch, real=real)
+    ours = frechet_distance(extract(digits[1000:2000]).features, extract(digits[:1000]).features)
+    assert ours == pytest.approx(float(metric.compute()), rel=1e-4)
+
+
+def test_kernel_distance_is_the_double_sum() -> None:
+    x, y = normal(7, 3, 0), normal(5, 3, 1) + 0.3
+
+    def k(a: Tensor, b: Tensor) -> float:
+        return (float(a @ b) / 3 + 1) ** 3
+
+    def within(z: Tensor) -> float:
+        return sum(k(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j) / (len(z) * (len(z) - 1))
+
+    expected = within(x) + within(y) - 2 * sum(k(a, b) for a in x for b in y) / (len(x) * len(y))
+    assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-12)
+
+
+def test_kernel_distance_of_one_subset_is_that_of_torchmetrics() -> None:
+    x, y = normal(2100, 4, 0), 1.2 * normal(2100, 4, 1)
+    assert kernel_distance(x, y) == pytest.approx(float(poly_mmd(x, y)), rel=1e-10)
+
+
+def test_kernel_distance_is_unbiased() -> None:
+    draws = [kernel_distance(normal(20, 4, 2 * k), normal(20, 4, 2 * k + 1)) for k in range(400)]
+    assert min(draws) < 0
+    assert abs(np.mean(draws)) < 3 * np.std(draws) / math.sqrt(len(draws))
+
+
+@pytest.mark.filterwarnings("ignore:std")
+def test_classifier_score_is_that_of_torchmetrics() -> None:
+    logits = 3 * normal(400, 5, 0)
+    with pytest.warns(UserWarning, match="save all extracted features"):
+        metric = InceptionScore(feature=nn.Identity(), splits=1)
+    metric.update(logits)
+    assert classifier_score(logits, splits=1) == (pytest.approx(float(metric.compute()[0]), rel=1e-10), 0)
+
+
+def test_classifier_score_runs_from_one_to_the_number_of_classes() -> None:
+    sure = 1000 * torch.eye(4).repeat(50, 1)
+    assert classifier_score(sure, splits=5) == pytest.approx((4, 0), abs=1e-9)
+    assert classifier_score(sure[:1].expand(100, 4)) == pytest.approx((1, 0), abs=1e-9)
+    assert classifier_score(torch.zeros(100, 4)) == pytest.approx((1, 0), abs=1e-9)
+
+
+def blurred(images: Tensor, width: int) -> Tensor:
+    pictures = images.reshape(-1, 1, 28, 28)
+    return nn.functional.avg_pool2d(pictures, width, stride=1, padding=width // 2).flatten(1)
+
+
+def noisy(images: Tensor, scale: float) -> Tensor:
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return (images + scale * noise).clamp(0, 1)
+
+
+@pytest.mark.parametrize("degrade", [blurred, noisy])
+def test_distances_in_features_rise_with_the_damage(
+    digits: Tensor, extract: Callable[[Tensor], Activations], degrade: Callable[[Tensor, float], Tensor]
+) -> None:
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
+    reference = extract(digits[order[:1000]]).features
+    rest = digits[order[1000:2000]]
+    amounts = (3, 5, 7) if degrade is blurred else (0.1, 0.2, 0.4)
+    seen = [extract(images).features for images in (rest, *(degrade(rest, amount) for amount in amounts))]
+    for distance in (frechet_distance, kernel_distance):
+        scores = [distance(features, reference) for features in seen]
+        assert scores == sorted(scores)
+        assert scores[1] > 2 * max(scores[0], 0)
