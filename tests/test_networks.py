@@ -179,7 +179,7 @@ def test_a_whole_digit_stays_on_the_canvas() -> None:
 
 
 def test_the_encoder_looks_where_it_says() -> None:
-    """A digit that lies at the place the encoder names is seen as it was drawn: exactly, at whole pixels and scale 1."""
+    """A digit that lies at the place the encoder names is seen as it was drawn, at whole pixels and scale 1."""
     encoder, _ = made("placed", CANVAS, 11, 6, (16,))
     assert isinstance(encoder, Inverse)
     shifts = torch.tensor([[0.0, 0.0], [-3.0, 2.0], [7.0, -6.0]])
