@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from records import describe
+from records import describe, spread
 from sklearn.manifold import TSNE
 
 from sinkdiv.generative.files import replacing, write_text
@@ -84,13 +83,6 @@ def rows(records: list[Record], title: str) -> Iterator[str]:
 def value_and_interval(found: list[dict[str, float]]) -> tuple[str, str]:
     values = [1000 * each["value"] for each in found]
     return spread(values, 2), f"[{1000 * found[0]['lower']:.3f}, {1000 * found[0]['upper']:.3f}]"
-
-
-def spread(figures: list[float], digits: int) -> str:
-    if not figures:
-        return "–"
-    middle = f"{statistics.mean(figures):.{digits}f}"
-    return middle if len(figures) == 1 else f"{middle} ± {statistics.stdev(figures):.{digits}f}"
 
 
 def plane(codes: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from embedding_report import write_report
-from embedding_scores import neighbourhoods, votes
+from latent_scores import certified, neighbourhoods, votes
 from records import finished, machine, read_all, say, show
 from sklearn.datasets import make_swiss_roll
 from torch import Tensor, nn
@@ -159,13 +159,6 @@ def measure(run: Run, encoder: nn.Module, known: Points, others: Points) -> dict
         found["votes"] = votes(prior.project(encoder(known.points)), known.colours, codes, others.colours)
         found["votes_of_pixels"] = votes(known.points, known.colours, others.points, others.colours)
     return found
-
-
-def certified(codes: Tensor, draws: Tensor, eps: float) -> dict[str, float]:
-    """S_ε of two samples with the interval that contains its exact value."""
-    divergence = sinkdiv.solve_divergence(codes.double(), draws.double(), eps=eps, tol=1e-4)
-    lower, upper = divergence.bounds
-    return {"value": float(divergence.value), "lower": float(lower), "upper": float(upper)}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -59,7 +59,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--digits", choices=canvases.COPIES, default="mnist-5k", help="what lies on the canvases")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--max-epochs", type=int, default=30)
+    parser.add_argument("--max-epochs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of sinkdiv")
     options = parser.parse_args(arguments)
     for name in ("max_epochs", "threads"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -57,6 +58,14 @@ def open_lines(path: str) -> list[str]:
 def describe(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return f"{machine['cpu']}, threads: {machine['threads']}; {versions}."
+
+
+def spread(figures: list[float], digits: int) -> str:
+    """Mean ± standard deviation."""
+    if not figures:
+        return "–"
+    middle = f"{statistics.mean(figures):.{digits}f}"
+    return middle if len(figures) == 1 else f"{middle} ± {statistics.stdev(figures):.{digits}f}"
 
 
 def say(text: str) -> None:

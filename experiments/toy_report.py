@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from records import describe
+from records import describe, spread
 from toy_generator import METHODS
 from toy_targets import TARGETS
 
@@ -52,13 +52,6 @@ def table(records: list[Record], targets: list[str], methods: list[str]) -> Iter
     yield ""
     yield from ratios(records, methods)
     yield from conditions(records)
-
-
-def spread(figures: list[float], digits: int) -> str:
-    if not figures:
-        return "–"
-    middle = f"{statistics.mean(figures):.{digits}f}"
-    return middle if len(figures) == 1 else f"{middle} ± {statistics.stdev(figures):.{digits}f}"
 
 
 def ratios(records: list[Record], methods: list[str]) -> Iterator[str]:
