@@ -17,7 +17,7 @@ from sinkdiv.generative.data import load_images, training_loader
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.files import replacing
 from sinkdiv.generative.metrics import score
-from sinkdiv.generative.priors import PRIORS, make_prior
+from sinkdiv.generative.priors import make_prior
 from sinkdiv.generative.seeds import Stream, generator
 
 MADE = {
@@ -48,7 +48,7 @@ def test_sphere_prior_is_uniform_on_the_unit_sphere() -> None:
     assert (draws.T @ draws / 20_000 - torch.eye(5) / 5).abs().max() < 5 * (0.12 / 20_000) ** 0.5
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("name", ["normal", "sphere"])
 def test_codes_lie_on_the_support_and_carry_gradients(name: str) -> None:
     prior = make_prior(name)
     draws = prior.sample(50, 3, generator(1, Stream.PRIOR))

@@ -1,0 +1,217 @@
+"""Latent losses against closed forms, brute force, SciPy and finite differences."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+import sinkdiv
+from problems import array, costs
+from sinkdiv.generative.errors import InputError
+from sinkdiv.generative.matching import (
+    EnergyMatching,
+    GaussianMatching,
+    HungarianMatching,
+    Matching,
+    MMDMatching,
+    SinkhornMatching,
+    SlicedMatching,
+    geodesic_cost,
+    imq_mmd,
+    rounded_plan,
+)
+
+TIGHT = 1e-11
+
+
+def source(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def points(seed: int, count: int, dim: int, *, sphere: bool = False) -> Tensor:
+    drawn = torch.randn(count, dim, generator=source(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(drawn, dim=-1) if sphere else drawn
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "entropic": {"eps": 0.5},
+    "not debiased": {"eps": 0.5, "debiased": False},
+    "euclidean": {"eps": 0.5, "cost": "euclidean"},
+    "sharp": {"eps": 0.5, "value": "sharp"},
+    "unrolled": {"eps": 0.5, "value": "sharp", "derivative": "unrolled", "iterations": 5},
+    "rounded": {"eps": 0.5, "value": "sharp", "rounding": True},
+    "rounded, not debiased": {"eps": 0.5, "value": "sharp", "rounding": True, "debiased": False},
+}
+MATCHINGS: dict[str, Matching] = {
+    "mmd": MMDMatching(6.0),
+    "sliced": SlicedMatching(),
+    "gaussian": GaussianMatching(),
+    "hungarian": HungarianMatching(),
+    "energy": EnergyMatching(),
+    **{name: SinkhornMatching(**options, tol=TIGHT) for name, options in OPTIONS.items()},
+}
+
+
+@pytest.mark.parametrize("name", MATCHINGS)
+def test_gradients_are_those_of_the_value(name: str) -> None:
+    codes, draws = points(0, 7, 3).requires_grad_(), points(1, 7, 3)
+    assert torch.autograd.gradcheck(lambda x: MATCHINGS[name](x, draws, source()), codes, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MATCHINGS)
+def test_float32_is_close_to_float64_and_keeps_its_type(name: str) -> None:
+    codes, draws = points(2, 30, 4), 1 + points(3, 30, 4)
+    matching = MATCHINGS[name]
+    if isinstance(matching, SinkhornMatching):
+        matching = SinkhornMatching(**OPTIONS[name], tol=1e-5)
+    found = matching(codes.float(), draws.float(), source())
+    assert found.dtype == torch.float32
+    assert found.shape == ()
+    assert float(found) == pytest.approx(float(MATCHINGS[name](codes, draws, source())), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"value": "sharp"}, {"value": "sharp", "rounding": True}])
+@pytest.mark.parametrize("cost", ["sqeuclidean", "geodesic"])
+def test_geodesic_and_chordal_losses_have_right_gradients_on_the_sphere(options: dict[str, Any], cost: str) -> None:
+    draws = points(5, 6, 3, sphere=True)
+    matching = SinkhornMatching(0.4, cost=cost, **options, tol=TIGHT)
+
+    def loss(outputs: Tensor) -> Tensor:
+        return matching(torch.nn.functional.normalize(outputs, dim=-1), draws, source())
+
+    assert torch.autograd.gradcheck(loss, points(4, 6, 3).requires_grad_(), atol=1e-5)
+
+
+def test_a_translation_costs_its_square() -> None:
+    """S_ε(α, α+τ) = |τ|² for the squared cost, and so do W2² and its Gaussian and sorted forms."""
+    codes, shift = points(6, 40, 3), torch.tensor([0.3, -0.2, 0.1]).double()
+    square = float(shift.square().sum())
+    for name in ("entropic", "sharp", "rounded", "gaussian"):
+        assert float(MATCHINGS[name](codes, codes + shift, source())) == pytest.approx(square, abs=1e-8), name
+    line = codes[:, :1]
+    assert float(SlicedMatching()(line, line + 0.3, source())) == pytest.approx(0.09, abs=1e-12)
+
+
+def test_energy_matching_is_half_the_energy_distance() -> None:
+    x, y = points(7, 8, 2), points(8, 8, 2)
+    expected = costs(x, y, "euclidean").mean() - (costs(x, x, "euclidean").mean() + costs(y, y, "euclidean").mean()) / 2
+    assert float(EnergyMatching()(x, y, source())) == pytest.approx(expected, abs=1e-12)
+
+
+def test_imq_mmd_is_its_double_sum() -> None:
+    x, y, spread = points(9, 5, 3), points(10, 6, 3), 6.0
+
+    def kernel(p: np.ndarray, q: np.ndarray) -> float:
+        square = float(((p - q) ** 2).sum())
+        return sum(s * spread / (s * spread + square) for s in (0.1, 0.2, 0.5, 1, 2, 5, 10))
+
+    def mean(p: Tensor, q: Tensor, pairs: list[tuple[int, int]]) -> float:
+        return float(np.mean([kernel(array(p)[i], array(q)[j]) for i, j in pairs]))
+
+    across = mean(x, y, list(itertools.product(range(5), range(6))))
+    apart = mean(x, x, list(itertools.permutations(range(5), 2))) + mean(
+        y, y, list(itertools.permutations(range(6), 2))
+    )
+    full = mean(x, x, list(itertools.product(range(5), repeat=2))) + mean(
+        y, y, list(itertools.product(range(6), repeat=2))
+    )
+    assert float(imq_mmd(x, y, spread)) == pytest.approx(apart - 2 * across, abs=1e-12)
+    assert float(imq_mmd(x, y, spread, unbiased=False)) == pytest.approx(full - 2 * across, abs=1e-12)
+    assert float(MMDMatching(spread)(x, y, source())) == float(imq_mmd(x, y, spread))
+
+
+def test_unbiased_imq_mmd_has_mean_zero_between_samples_of_one_law() -> None:
+    values = torch.stack([imq_mmd(points(2 * i, 10, 2), points(2 * i + 1, 10, 2), 4.0) for i in range(300)])
+    assert abs(float(values.mean())) < 4 * float(values.std()) / math.sqrt(300)
+
+
+def test_hungarian_is_the_best_of_all_assignments() -> None:
+    x, y = points(11, 6, 2), points(12, 6, 2)
+    C = costs(x, y)
+    best = min(C[range(6), list(order)].mean() for order in itertools.permutations(range(6)))
+    assert float(HungarianMatching()(x, y, source())) == pytest.approx(best, abs=1e-12)
+
+
+def test_in_one_dimension_sorting_is_optimal() -> None:
+    x, y = points(13, 50, 1), 2 * points(14, 50, 1)
+    hungarian = float(HungarianMatching()(x, y, source()))
+    assert float(SlicedMatching()(x, y, source())) == pytest.approx(hungarian, abs=1e-12)
+
+
+def test_sliced_distance_of_isotropic_gaussians() -> None:
+    """Along every unit direction N(0, σ²) and N(<m,θ>, 1): E <m,θ>² + (σ−1)² = |m|²/d + (σ−1)²."""
+    dim, count = 4, 10_000
+    x, y = 0.5 * points(15, count, dim), points(16, count, dim)
+    y = y + torch.tensor([0.6, 0, 0, 0.8]).double()
+    found = torch.stack([SlicedMatching()(x, y, source(seed)) for seed in range(20)])
+    # 1000 directions: <m,θ>² has standard deviation ~ 0.3.
+    assert float(found.mean()) == pytest.approx(1 / dim + 0.25, abs=0.03)
+
+
+def test_gaussian_matching_is_the_closed_form() -> None:
+    x, y = points(17, 30, 3) @ points(18, 3, 3), points(19, 40, 3) + 0.3
+    A, B = np.cov(array(x).T, bias=True), np.cov(array(y).T, bias=True)
+    root = scipy.linalg.sqrtm(A)
+    cross = scipy.linalg.sqrtm(root @ B @ root).real
+    means = array(x).mean(0) - array(y).mean(0)
+    expected = means @ means + np.trace(A) + np.trace(B) - 2 * np.trace(cross)
+    assert float(GaussianMatching()(x, y, source())) == pytest.approx(expected, abs=1e-9)
+
+
+def test_gaussian_matching_has_finite_gradients_for_collapsed_codes() -> None:
+    codes = torch.zeros(8, 5, requires_grad=True)
+    GaussianMatching()(codes, points(20, 8, 5).float(), source()).backward()
+    assert codes.grad is not None
+    assert bool(torch.isfinite(codes.grad).all())
+
+
+@pytest.mark.parametrize("tol", [1e-1, 1e-3, 1e-11])
+@pytest.mark.parametrize("shape", [(30, 30), (20, 30)])
+def test_rounded_plans_are_feasible(tol: float, shape: tuple[int, int]) -> None:
+    """Altschuler, Weed, Rigollet 2017, Lemma 7: exact marginals, so that the cost is at least the optimal one."""
+    x, y = points(21, shape[0], 3), points(22, shape[1], 3)
+    plan = rounded_plan(sinkdiv.solve(x, y, eps=0.3, tol=tol).plan())
+    assert plan.min() > -1e-15
+    assert (plan.sum(1) - 1 / shape[0]).abs().max() < 1e-12
+    assert (plan.sum(0) - 1 / shape[1]).abs().max() < 1e-12
+    if shape[0] == shape[1]:
+        C = costs(x, y)
+        exact = C[linear_sum_assignment(C)].mean()
+        assert float((plan * torch.from_numpy(C)).sum()) >= exact - 1e-12
+        matching = SinkhornMatching(0.3, value="sharp", rounding=True, debiased=False, tol=tol)
+        assert float(matching(x, y, source())) == pytest.approx(float((plan * torch.from_numpy(C)).sum()), abs=1e-12)
+
+
+def test_rounding_a_plan_that_is_feasible_changes_nothing() -> None:
+    plan = torch.full((4, 5), 1 / 20, dtype=torch.float64)
+    torch.testing.assert_close(rounded_plan(plan), plan, atol=1e-16, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_geodesic_costs_are_squared_angles_with_finite_gradients(dtype: torch.dtype) -> None:
+    angles = torch.tensor([0.0, 1e-4, 0.1, 0.1416, 0.1417, 1.0, 3.0, math.pi], dtype=torch.float64)
+    circle = torch.stack([angles.cos(), angles.sin()], 1).to(dtype).requires_grad_()
+    pole = circle[:1].detach()
+    found = geodesic_cost(pole, circle)[0]
+    # Cosines know a squared angle to a few units in the last place of 1; near π the angle only to the root of that.
+    atol = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found[:-1].double(), angles[:-1].square(), atol=atol, rtol=20 * atol)
+    assert float(found[-1].detach()) == pytest.approx(math.pi**2, rel=1e-3)
+    found.sum().backward()
+    assert circle.grad is not None
+    assert bool(torch.isfinite(circle.grad).all())
+
+
+def test_options_and_samples_that_do_not_fit_are_refused() -> None:
+    for wrong in ({"value": "entropic"}, {"derivative": "unrolled", "iterations": 3}, {"warm_start": True}):
+        with pytest.raises(InputError, match="rounding"):
+            SinkhornMatching(0.5, **{"value": "sharp", "rounding": True} | wrong)
+    for matching in (SlicedMatching(), HungarianMatching()):
+        with pytest.raises(ValueError, match="equally many, not 3 and 4"):
+            matching(points(0, 3, 2), points(1, 4, 2), source())
