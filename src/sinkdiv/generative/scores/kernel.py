@@ -35,7 +35,8 @@ def multiquadric_distance(codes: Tensor, draws: Tensor, scales: Sequence[float])
     """Squared maximum mean discrepancy in the kernel Σ C/(C + |x−y|²) over the scales C, without bias.
 
     What Wasserstein autoencoders are trained with, and what P19 reports of the codes (Tolstikhin et al. 2018). Lower is
-    better, 0 in expectation for two samples of one law. Computed in float64.
+    better, 0 in expectation for two samples of one law. Kernels in the dtype given: their rounding errors are
+    independent, and 10,000 codes have 10⁸ of them to average.
 
     Args:
         codes: (n, d), n ≥ 2.
@@ -50,7 +51,7 @@ def multiquadric_distance(codes: Tensor, draws: Tensor, scales: Sequence[float])
             total.add_((squares + scale).reciprocal_(), alpha=scale)
         return total
 
-    return unbiased_mmd(codes.double(), draws.double(), multiquadric)
+    return unbiased_mmd(codes, draws, multiquadric)
 
 
 def unbiased_mmd(x: Tensor, y: Tensor, kernel: Kernel) -> float:
