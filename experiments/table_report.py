@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sinkdiv.generative.intervals import mean_and_interval
 from table_rows import DATA, ROWS, Row
 
 from sinkdiv.generative import figures
 from sinkdiv.generative.files import write_image, write_text
+from sinkdiv.generative.intervals import mean_and_interval
 from sinkdiv.generative.runs import RunFolder, load_run
 from sinkdiv.generative.seeds import Stream
 
