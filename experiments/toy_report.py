@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from records import describe
 from toy_generator import METHODS
 from toy_targets import TARGETS
 
@@ -84,11 +85,6 @@ def conditions(records: list[Record]) -> Iterator[str]:
     yield ""
     for text in sorted({describe(record["machine"]) for record in records}):
         yield f"*{text}*"
-
-
-def describe(machine: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return f"{machine['cpu']}, threads: {machine['threads']}; {versions}."
 
 
 def draw_points(records: list[Record], targets: list[str], methods: list[str]) -> Figure:
