@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import linalg
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
@@ -14,9 +15,11 @@ from torchmetrics.image.kid import poly_mmd
 
 from sinkdiv.generative.data import load_images
 from sinkdiv.generative.features import Activations, features_for
+from sinkdiv.generative.matching import IMQ_SCALES, imq_mmd
 from sinkdiv.generative.scores.confidence import classifier_score
 from sinkdiv.generative.scores.frechet import frechet_distance
-from sinkdiv.generative.scores.kernel import kernel_distance
+from sinkdiv.generative.scores.kernel import kernel_distance, multiquadric_distance
+from sinkdiv.generative.scores.support import support_scores
 
 
 def normal(count: int, dim: int, seed: int) -> Tensor:
@@ -100,6 +103,60 @@ def test_classifier_score_runs_from_one_to_the_number_of_classes() -> None:
     assert classifier_score(sure, splits=5) == pytest.approx((4, 0), abs=1e-9)
     assert classifier_score(sure[:1].expand(100, 4)) == pytest.approx((1, 0), abs=1e-9)
     assert classifier_score(torch.zeros(100, 4)) == pytest.approx((1, 0), abs=1e-9)
+
+
+def test_multiquadric_distance_is_the_latent_loss_of_wasserstein_autoencoders() -> None:
+    # That loss forms all pairs at once; 600 and 520 points are several blocks here.
+    x, y = normal(600, 3, 0), 0.7 * normal(520, 3, 1)
+    ours = multiquadric_distance(x, y, [6 * scale for scale in IMQ_SCALES])
+    assert ours == pytest.approx(float(imq_mmd(x, y, 6.0)), rel=1e-9)
+
+
+def test_multiquadric_distance_is_accurate_in_float32() -> None:
+    x, y = 3 + normal(600, 10, 0), 3 + normal(600, 10, 1)
+    scales = [20 * scale for scale in IMQ_SCALES]
+    narrow = multiquadric_distance(x.float(), y.float(), scales)
+    assert narrow == pytest.approx(multiquadric_distance(x, y, scales), abs=1e-6)
+
+
+def test_support_scores_count_what_a_nearest_neighbour_search_finds() -> None:
+    x, y = normal(230, 3, 0), 0.5 + 0.8 * normal(310, 3, 1)
+    radii = {}
+    for name, points in (("x", x), ("y", y)):
+        distances, _ = NearestNeighbors(n_neighbors=6).fit(points).kneighbors(points)
+        radii[name] = distances[:, 5]
+    within_y = np.linalg.norm(x[:, None] - y, axis=2) <= radii["y"]
+    within_x = np.linalg.norm(x[:, None] - y, axis=2) <= radii["x"][:, None]
+    expected = (within_y.any(1).mean(), within_x.any(0).mean(), within_y.sum(1).mean() / 5, within_y.any(0).mean())
+    assert support_scores(x.float(), y.float(), 5) == pytest.approx(expected, abs=1e-12)
+
+
+def test_support_scores_of_one_law_are_as_derived() -> None:
+    # Naeem et al. 2020, Lemmas 1 and 2: density 1, coverage 1 − 2^−k for large samples; three standard errors.
+    support = support_scores(normal(3000, 8, 0), normal(3000, 8, 1), 5)
+    assert support.density == pytest.approx(1, abs=0.05)
+    assert support.coverage == pytest.approx(1 - 2**-5, abs=0.01)
+
+
+def test_a_lost_mode_costs_recall_and_coverage_but_not_precision() -> None:
+    """Kynkäänniemi et al. 2019, §3: precision and recall part quality from variety."""
+    modes = torch.tensor([[0.0, 0.0], [50.0, 0.0]], dtype=torch.float64)
+    reference = normal(400, 2, 0) + modes.repeat(200, 1)
+    one_mode = support_scores(normal(400, 2, 1), reference)
+    assert one_mode.precision > 0.9
+    assert one_mode.density > 0.8
+    assert one_mode.recall == pytest.approx(0.5, abs=0.05)
+    assert one_mode.coverage == pytest.approx(0.5, abs=0.05)
+    outside = support_scores(normal(400, 2, 1) + 500, reference)
+    assert outside == (0, 0, 0, 0)
+
+
+def test_one_real_outlier_raises_precision_but_hardly_density() -> None:
+    """Naeem et al. 2020, §3.2: the wide ball of an outlier holds samples that are like no other real image."""
+    reference = torch.cat([normal(200, 2, 0), torch.tensor([[100.0, 100.0]], dtype=torch.float64)])
+    support = support_scores(50 + normal(200, 2, 1), reference)
+    assert support.precision > 0.9
+    assert support.density <= 0.2
 
 
 def blurred(images: Tensor, width: int) -> Tensor:

@@ -319,7 +319,7 @@ def _eps(eps: float | None, blur: float | None) -> float | None:
 
 
 def _scores(metrics: dict[str, Any]) -> Table:
-    from sinkdiv.generative.metrics import score_table
+    from sinkdiv.generative.score_table import score_table
 
     table = Table("", "model", "untrained", "training data")
     for row in score_table(metrics):

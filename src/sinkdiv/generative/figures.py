@@ -12,6 +12,7 @@ from torch import Tensor
 GRID_PIXELS = 640
 MARGIN = 2
 MOST_CLASSES_NAMED = 10
+CLASSES_IN_A_ROW = 5
 INK, ACCENT, QUIET = "#1f2937", "#c2410c", "#64748b"
 
 
@@ -69,12 +70,7 @@ def curves(rows: list[dict[str, float]]) -> bytes:
 
 def latent_map(codes: Tensor, labels: Tensor | None, draws: Tensor) -> bytes:
     """Codes (n, d), coloured by label, beside prior draws (m, d), both on the codes' and draws' principal plane."""
-    both = torch.cat([codes, draws]).double()
-    centre = both.mean(0)
-    _, _, directions = torch.linalg.svd(both - centre, full_matrices=False)
-    plane = directions[:2].T
-    placed_codes = ((codes.double() - centre) @ plane).numpy()
-    placed_draws = ((draws.double() - centre) @ plane).numpy()
+    placed_codes, placed_draws = _on_plane(codes, draws)
     figure = Figure(figsize=(9.6, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     colors = QUIET if labels is None else labels.numpy()
@@ -88,6 +84,33 @@ def latent_map(codes: Tensor, labels: Tensor | None, draws: Tensor) -> bytes:
         handles, names = points.legend_elements(num=None)
         figure.legend(handles, names, frameon=False, loc="outside lower left", ncols=len(names), fontsize=8)
     return _svg(figure)
+
+
+def class_maps(codes: Tensor, labels: Tensor, draws: Tensor) -> bytes:
+    """A panel a class: its codes among all others, on the principal plane of codes (n, d) and prior draws (m, d)."""
+    placed, _ = _on_plane(codes, draws)
+    classes = labels.unique().tolist()[:MOST_CLASSES_NAMED]
+    rows = -(-len(classes) // CLASSES_IN_A_ROW)
+    figure = Figure(figsize=(9.6, 2.0 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, CLASSES_IN_A_ROW, sharex=True, sharey=True, squeeze=False).flat)
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, name in zip(panels, classes, strict=False):
+        own = (labels == name).numpy()
+        axes.scatter(*placed[~own].T, c="#e5e7eb", s=3, linewidths=0)
+        axes.scatter(*placed[own].T, c=ACCENT, s=4, linewidths=0)
+        axes.set_title(str(name), fontsize=9, color=INK, loc="left")
+        axes.set_aspect("equal", adjustable="box")
+    return _svg(figure)
+
+
+def _on_plane(codes: Tensor, draws: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (n, d) and draws (m, d) as (n, 2) and (m, 2), projected on the plane in which both together spread most."""
+    both = torch.cat([codes, draws]).double()
+    centre = both.mean(0)
+    _, _, directions = torch.linalg.svd(both - centre, full_matrices=False)
+    placed = ((both - centre) @ directions[:2].T).numpy()
+    return placed[: len(codes)], placed[len(codes) :]
 
 
 def _dress(axes: Axes, title: str) -> None:

@@ -10,25 +10,27 @@ from torchmetrics import MeanMetric
 import sinkdiv
 from sinkdiv.generative.autoencoder import Autoencoder, bernoulli_nats
 from sinkdiv.generative.data import Images
+from sinkdiv.generative.features import Activations, features_for
+from sinkdiv.generative.matching import IMQ_SCALES
 from sinkdiv.generative.model import Model
 from sinkdiv.generative.models import make_model
+from sinkdiv.generative.scores.confidence import SPLITS, classifier_score
+from sinkdiv.generative.scores.frechet import frechet_distance
+from sinkdiv.generative.scores.kernel import kernel_distance, multiquadric_distance
+from sinkdiv.generative.scores.support import support_scores
 from sinkdiv.generative.seeds import Stream, generator
 
+# Scores of pixels and of transport: their cost grows with the square, or the cube.
 MOST_IMAGES_COMPARED = 1000
+MOST_GREY_IMAGES, MOST_COLOUR_IMAGES = 10_000, 2_000
+# With fewer, parts of the classifier score would hold a single image.
+LEAST_IMAGES_WITH_FEATURES = 2 * SPLITS
 BATCH = 1000
 # The blur of the divergence between images is this root-mean-square difference of grey levels per pixel. At half of it,
 # 500 images are too few: the sampling noise of real digits against real digits exceeds the score of blurred ones.
 IMAGE_BLUR_PER_PIXEL = 0.2
-# Every score a model may have: its title, and the digits shown.
-ROWS = {
-    "reconstruction_nats_per_image": ("reconstruction, nats per image", 1),
-    "reconstruction_mse_per_pixel": ("reconstruction, MSE per pixel", 4),
-    "sample_mmd_energy_x1000": ("samples, energy MMD ×1000", 1),
-    "sample_sinkhorn_divergence": ("samples, Sinkhorn divergence", 3),
-    "latent_mmd_energy_x1000": ("codes, energy MMD ×1000", 2),
-}
-HEADLINE = ("reconstruction_nats_per_image", "sample_mmd_energy_x1000")
-COLUMNS = ("model", "untrained", "training_data")
+# Places in the stream of evaluation.
+_SAMPLES, _DRAWS, _TRAINING_ORDER, _HELD_OUT_ORDER, _OTHER_DRAWS = 0, 1, 2, 3, 4
 
 
 def score(model: Model, images: Images) -> dict[str, Any]:
@@ -38,56 +40,107 @@ def score(model: Model, images: Images) -> dict[str, Any]:
     a perfect model could hope for: training images in the place of samples and held-out images, prior draws in the
     place of codes. Rows of every model:
 
-    - `sample_mmd_energy_x1000`: 1000 · ½|samples − held-out|² in the energy kernel, diagonal terms included
-    - `sample_sinkhorn_divergence`: the same two sets, S_ε of |x−y|² with its certified interval
+    - `sample_mmd_energy_x1000`: 1000 · ½|samples − held-out|² in the energy kernel, diagonal terms included; lower is
+      better
+    - `sample_sinkhorn_divergence`: the same two sets, S_ε of |x−y|² with its certified interval; lower
+
+    of images that have features, which `features` names (scores in other features are other scores):
+
+    - `fid`: Fréchet distance; lower
+    - `kid_x1000`: 1000 · squared kernel distance, unbiased; lower, 0 for real images
+    - `classifier_score`: sure and varied answers of the classifier; higher
+    - `precision`, `density`: whether samples are like real images; `recall`, `coverage`: whether they are as varied;
+      higher
 
     and of an autoencoder:
 
     - `reconstruction_nats_per_image`: Bernoulli cross-entropy, summed over pixels (P19's RE, but of grey images)
-    - `reconstruction_mse_per_pixel`
-    - `latent_mmd_energy_x1000`: codes of held-out images against prior draws
+    - `reconstruction_mse_per_pixel`; both: lower
+    - `latent_mmd_energy_x1000`: codes of held-out images against prior draws; lower
+    - `latent_mmd_imq_x1000`: the same in P19's kernels, unbiased, summed over the factors of a product prior; lower,
+      0 for codes that follow the prior
     """
     untrained = make_model(model.config).eval().requires_grad_(False)
-    count = min(MOST_IMAGES_COMPARED, len(images.held_out), len(images.train))
+    most = MOST_GREY_IMAGES if images.shape[0] == 1 else MOST_COLOUR_IMAGES
+    count = min(most, len(images.held_out), len(images.train))
     # Sources may be ordered: the first test images of MNIST are cleaner than the others.
-    held_out = images.held_out[_choice(model, len(images.held_out), 3)[:count]]
-    training_subset = images.train[_choice(model, len(images.train), 2)[:count]]
-    columns = {
-        "model": _samples(model.draw(count, Stream.EVALUATION, 0), held_out),
-        "untrained": _samples(untrained.draw(count, Stream.EVALUATION, 0), held_out),
-        "training_data": _samples(training_subset, held_out),
-    }
+    held_out = images.held_out[_order(model, len(images.held_out), _HELD_OUT_ORDER)[:count]]
+    training_subset = images.train[_order(model, len(images.train), _TRAINING_ORDER)[:count]]
+    samples = {"model": _draw(model, count), "untrained": _draw(untrained, count), "training_data": training_subset}
+    few = min(MOST_IMAGES_COMPARED, count)
+    columns = {name: _pixel_scores(drawn[:few], held_out[:few]) for name, drawn in samples.items()}
+    features = None
+    extractor = features_for(images.name, images.shape)
+    if extractor is not None and count >= LEAST_IMAGES_WITH_FEATURES:
+        reference = extractor(held_out).features
+        for name, drawn in samples.items():
+            columns[name] |= _feature_scores(extractor(drawn), reference)
+        features = {"name": extractor.name, "digest": extractor.digest, "images": count}
     if isinstance(model, Autoencoder) and isinstance(untrained, Autoencoder):
-        draws = model.draw_codes(count, Stream.EVALUATION, 0)
-        other_draws = model.draw_codes(count, Stream.EVALUATION, 1)
-        columns["model"] |= _codes(model, images.held_out, model.encode(held_out), other_draws)
-        columns["untrained"] |= _codes(untrained, images.held_out, untrained.encode(held_out), other_draws)
-        columns["training_data"] |= _codes(model, training_subset, draws, other_draws)
-    return {"images_compared": count, "scores": columns}
+        draws, other_draws = (model.draw_codes(count, Stream.EVALUATION, place) for place in (_DRAWS, _OTHER_DRAWS))
+        for name, encoder in (("model", model), ("untrained", untrained)):
+            columns[name] |= _reconstruction_scores(encoder, images.held_out)
+            columns[name] |= _code_scores(encoder, _encode(encoder, held_out), draws)
+        columns["training_data"] |= _reconstruction_scores(model, training_subset)
+        columns["training_data"] |= _code_scores(model, other_draws, draws)
+    return {"images_compared": few, "features": features, "scores": columns}
 
 
-def _choice(model: Model, count: int, position: int) -> Tensor:
-    return torch.randperm(count, generator=generator(model.config.seed, Stream.EVALUATION, position))
+def _order(model: Model, count: int, place: int) -> Tensor:
+    return torch.randperm(count, generator=generator(model.config.seed, Stream.EVALUATION, place))
 
 
-def _samples(samples: Tensor, held_out: Tensor) -> dict[str, Any]:
+def _draw(model: Model, count: int) -> Tensor:
+    starts = range(0, count, BATCH)
+    return torch.cat([model.draw(min(BATCH, count - k), Stream.EVALUATION, _SAMPLES, k) for k in starts])
+
+
+def _encode(model: Autoencoder, images: Tensor) -> Tensor:
+    return torch.cat([model.encode(batch) for batch in images.split(BATCH)])
+
+
+def _pixel_scores(samples: Tensor, held_out: Tensor) -> dict[str, Any]:
     return {
         "sample_mmd_energy_x1000": 1000 * float(sinkdiv.mmd(samples, held_out, kernel="energy")),
         "sample_sinkhorn_divergence": _certified_divergence(samples, held_out),
     }
 
 
-def _codes(model: Autoencoder, to_rebuild: Tensor, codes: Tensor, draws: Tensor) -> dict[str, Any]:
+def _feature_scores(seen: Activations, reference: Tensor) -> dict[str, Any]:
+    return {
+        "fid": frechet_distance(seen.features, reference),
+        "kid_x1000": 1000 * kernel_distance(seen.features, reference),
+        "classifier_score": classifier_score(seen.logits)[0],
+    } | support_scores(seen.features, reference)._asdict()
+
+
+def _reconstruction_scores(model: Autoencoder, images: Tensor) -> dict[str, Any]:
     nats, squared_error = MeanMetric(), MeanMetric()
-    for batch in to_rebuild.split(BATCH):
+    for batch in images.split(BATCH):
         logits = model.decoder(model.encode(batch))
         nats.update(bernoulli_nats(logits, batch), weight=len(batch))
         squared_error.update((torch.sigmoid(logits) - batch).square().mean(), weight=len(batch))
     return {
         "reconstruction_nats_per_image": float(nats.compute()),
         "reconstruction_mse_per_pixel": float(squared_error.compute()),
-        "latent_mmd_energy_x1000": 1000 * float(sinkdiv.mmd(codes, draws, kernel="energy")),
     }
+
+
+def _code_scores(model: Autoencoder, codes: Tensor, draws: Tensor) -> dict[str, Any]:
+    few = slice(MOST_IMAGES_COMPARED)
+    return {
+        "latent_mmd_energy_x1000": 1000 * float(sinkdiv.mmd(codes[few], draws[few], kernel="energy")),
+        "latent_mmd_imq_x1000": 1000 * _multiquadric(model, codes, draws),
+    }
+
+
+def _multiquadric(model: Autoencoder, codes: Tensor, draws: Tensor) -> float:
+    total = 0.0
+    for part, factor in model.prior.factors(codes.shape[1]):
+        spread = factor.spread(part.stop - part.start)
+        scales = [scale * spread for scale in IMQ_SCALES]
+        total += multiquadric_distance(codes[:, part], draws[:, part], scales)
+    return total
 
 
 def _certified_divergence(samples: Tensor, held_out: Tensor) -> dict[str, float | bool]:
@@ -101,38 +154,3 @@ def _certified_divergence(samples: Tensor, held_out: Tensor) -> dict[str, float 
         "blur": blur,
         "converged": bool(divergence.converged),
     }
-
-
-def headline(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """The few numbers (what, value) that a report begins with."""
-    model = metrics["scores"]["model"]
-    return [(ROWS[key][0], f"{model[key]:.{ROWS[key][1]}f}") for key in HEADLINE if key in model]
-
-
-def score_table(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Rows (what, model, untrained, training data) as text, for a terminal or a page."""
-    scores = [metrics["scores"][column] for column in COLUMNS]
-    rows = []
-    for key, (title, digits) in ROWS.items():
-        if key in scores[0]:
-            model, untrained, data = (_shown(score[key], digits) for score in scores)
-            rows.append((title, model, untrained, data))
-    return rows
-
-
-def explanation(metrics: dict[str, Any]) -> str:
-    """What the columns and the intervals of `score_table` mean."""
-    blur = metrics["scores"]["model"]["sample_sinkhorn_divergence"]["blur"]
-    return (
-        f"{metrics['images_compared']} samples against as many held-out images. Untrained: the same networks before "
-        "training. Training data: training images in place of samples and held-out images, prior draws in place of "
-        "codes; what is left there is sampling noise. The Sinkhorn divergence has blur "
-        f"{blur:.2g}; ± is its certified interval."
-    )
-
-
-def _shown(value: Any, digits: int) -> str:
-    if isinstance(value, dict):
-        half_width = max(value["upper"] - value["value"], value["value"] - value["lower"])
-        return f"{value['value']:.{digits}f} ± {half_width:.0e}"
-    return f"{value:.{digits}f}"

@@ -55,7 +55,9 @@ def autoencoder_settings(given: Mapping[str, Any], image_shape: tuple[int, ...])
 
 
 # How the options of each model become its settings.
-SETTINGS: dict[type[RunConfig], Callable[[Mapping[str, Any], tuple[int, ...]], dict[str, Any]]] = {AutoencoderConfig: autoencoder_settings}
+SETTINGS: dict[type[RunConfig], Callable[[Mapping[str, Any], tuple[int, ...]], dict[str, Any]]] = {
+    AutoencoderConfig: autoencoder_settings
+}
 
 
 def new_run(run: RunFolder, kind: type[RunConfig], given: Mapping[str, Any]) -> tuple[RunConfig, Images]:

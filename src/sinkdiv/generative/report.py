@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from sinkdiv.generative.config import RunConfig
-from sinkdiv.generative.metrics import explanation, headline, score_table
+from sinkdiv.generative.score_table import explanation, headline, score_table
 
 _PAGE = """<!doctype html>
 <html lang="en">

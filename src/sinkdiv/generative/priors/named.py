@@ -110,6 +110,10 @@ class Dirichlet(Prior):
     def spread(self, dim: int) -> float:
         return 2 * (1 - 1 / dim) / (dim * self.concentration + 1)
 
+    def landmarks(self, dim: int) -> Tensor:
+        """The vertices, where P19 saw the classes of digits gather."""
+        return torch.eye(dim)
+
 
 class Mixture(Prior):
     """Equal parts of K unit Gaussians N(μ_k, I), whose means lie evenly on a circle in the first two coordinates.
@@ -137,13 +141,18 @@ class Mixture(Prior):
         return outputs
 
     def sample(self, count: int, dim: int, generator: torch.Generator) -> Tensor:
-        angles = torch.randint(self.modes, (count,), generator=generator) * (2 * math.pi / self.modes)
-        draws = torch.randn(count, dim, generator=generator)
-        draws[:, :2] += self.radius * torch.stack([angles.cos(), angles.sin()], -1)
-        return draws
+        modes = torch.randint(self.modes, (count,), generator=generator)
+        return torch.randn(count, dim, generator=generator) + self.landmarks(dim)[modes]
 
     def spread(self, dim: int) -> float:
         return 2 * (dim + self.radius**2)
+
+    def landmarks(self, dim: int) -> Tensor:
+        """The means of the modes."""
+        angles = torch.arange(self.modes) * (2 * math.pi / self.modes)
+        means = torch.zeros(self.modes, dim)
+        means[:, 0], means[:, 1] = self.radius * angles.cos(), self.radius * angles.sin()
+        return means
 
 
 def great_arc(start: Tensor, end: Tensor, times: Tensor) -> Tensor:

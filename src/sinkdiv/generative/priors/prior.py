@@ -36,6 +36,10 @@ class Prior(ABC):
         """
         return torch.lerp(start, end, times[:, None, None].to(start))
 
+    def landmarks(self, dim: int) -> Tensor:
+        """Codes (k, d) that stand out and are worth looking at: vertices, means of modes. None by default: (0, d)."""
+        return torch.empty(0, dim)
+
     def factors(self, dim: int) -> list[tuple[slice, Prior]]:
         """The independent blocks of coordinates and their priors; a latent loss is the sum over them."""
         return [(slice(0, dim), self)]
