@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from dirichlet_report import write_report
 from latent_scores import certified, votes
-from records import machine, read_all, say
+from resumable import machine, records, say
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 from training_runs import trained
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         say("interrupted; finished runs are kept, and the same command goes on with the others")
         status = 130
-    if found := read_all(options.out):
+    if found := records(options.out):
         write_report(found, list(ROWS), options.runs, options.out)
     sys.exit(status)
 

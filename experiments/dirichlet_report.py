@@ -11,7 +11,7 @@ import torch
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from records import describe, spread
+from resumable import conditions, spread
 from torch import Tensor
 
 from sinkdiv.generative import figures
@@ -67,8 +67,7 @@ def table(records: list[Record], order: list[str]) -> Iterator[str]:
     for text in sorted({seconds(record) for record in records}):
         yield f"- {text}"
     yield ""
-    for text in sorted({describe(record["machine"]) for record in records}):
-        yield f"*{text}*"
+    yield conditions(records)
 
 
 def cells(own: list[Record]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from records import describe, spread
+from resumable import conditions, spread
 from sklearn.manifold import TSNE
 
 from sinkdiv.generative.files import replacing, write_text
@@ -52,13 +52,12 @@ def table(records: list[Record], titles: dict[str, str]) -> Iterator[str]:
     for case, title in titles.items():
         yield from rows([record for record in records if record["case"] == case], title)
     yield ""
-    for text in sorted({describe(record["machine"]) for record in records}):
-        yield f"*{text}*"
+    yield conditions(records)
 
 
 def rows(records: list[Record], title: str) -> Iterator[str]:
     seeds = ", ".join(str(record["seed"]) for record in records)
-    seconds = spread([record["seconds"] for record in records], 0)
+    seconds = spread([record["training_seconds"] for record in records], 0)
     title = f"{title}, ε = {records[0]['eps']:g}"
     for stage, name in (("before", "untrained"), ("after", "trained")):
         found = [record[stage] for record in records]

@@ -22,7 +22,7 @@ import canvases
 import torch
 from program_report import write_report
 from program_scores import score
-from records import machine, read_all, say
+from resumable import machine, records, say
 from training_runs import trained
 
 from sinkdiv.generative.autoencoder import Autoencoder
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         say("interrupted; finished runs are kept, and the same command goes on with the others")
         status = 130
-    if found := read_all(options.out):
+    if found := records(options.out):
         write_report(found, {name: row.title for name, row in ROWS.items()}, options.runs, options.out)
     sys.exit(status)
 

@@ -11,7 +11,7 @@ from canvases import SALT, SIDE, of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from program_scores import PARTS, PLACES
-from records import describe, spread
+from resumable import conditions, spread
 from torch import Tensor
 
 from sinkdiv.generative import figures
@@ -102,8 +102,7 @@ def settings(records: list[Record]) -> Iterator[str]:
         given = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
         yield f"- {record['row']}: {given}; {record['metrics']['seconds']['training']:.0f} s of training."
     yield ""
-    for text in sorted({describe(record["machine"]) for record in records}):
-        yield f"*{text}*"
+    yield conditions(records)
 
 
 def models(records: list[Record], titles: dict[str, str], runs: Path) -> dict[str, Autoencoder]:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import resumable
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from records import describe, spread
+from resumable import spread
 from toy_generator import METHODS
 from toy_targets import TARGETS
 
@@ -76,8 +77,7 @@ def conditions(records: list[Record]) -> Iterator[str]:
     for text in sorted({text for record in records for text in record["warnings"]})[:5]:
         yield f"- {text}"
     yield ""
-    for text in sorted({describe(record["machine"]) for record in records}):
-        yield f"*{text}*"
+    yield resumable.conditions(records)
 
 
 def draw_points(records: list[Record], targets: list[str], methods: list[str]) -> Figure:

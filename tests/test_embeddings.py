@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 pytest.importorskip("mlxtend")
 FOLDER = Path(__file__).parent.parent / "experiments"
-MODULES = ("embeddings", "embedding_report", "latent_scores", "records")
+MODULES = ("embeddings", "embedding_report", "latent_scores", "resumable")
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def test_a_second_command_repeats_nothing_and_refuses_other_settings(embeddings,
 
 def test_a_run_depends_on_its_settings_alone(embeddings) -> None:
     settings = embeddings.Run("square", 3, 5, 32)
-    first = embeddings.train(settings, lambda step, loss: None)
+    first = embeddings.train(settings)
     torch.rand(7)
-    second = embeddings.train(settings, lambda step, loss: None)
+    second = embeddings.train(settings)
     assert first["after"] == second["after"]
 
 
