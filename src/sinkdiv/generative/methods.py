@@ -123,7 +123,7 @@ def _sinkhorn(config: "AutoencoderConfig", prior: Prior, dim: int) -> Matching:
         eps=config.eps,
         cost=config.latent_cost,
         value=config.value,
-        debiased=config.debias,
+        debias=config.debias,
         derivative=config.derivative,
         iterations=config.iterations or None,
         rounding=config.rounding,
