@@ -3,8 +3,8 @@
     python experiments/code_variance.py --out experiments/results/code_variance
 
 Codes s·z with z from N(0, I_d) are compared with draws of N(0, I_d), in batches. A good loss is smallest, on average
-over batches, at s = 1. For each dimension, batch size and ε the minimising s is found for four losses: the transport cost
-itself (`biased`, P19 v1) and debiased (P19 v3), sharp and entropic; and for a fifth, debiased by independent batches.
+over batches, at s = 1. For each dimension, batch size and ε the minimising s is found for four losses: the transport
+cost itself (`biased`, P19 v1) and debiased (P19 v3), sharp and entropic; and for a fifth, debiased by other batches.
 One file a run, written when it ends; a repeated command goes on.
 """
 
