@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from records import finished, machine, read_all, say, show
+from resumable import finished, machine, records, say, show
 from toy_generator import METHODS, Run, train
 from toy_report import write_report
 from toy_targets import TARGETS
@@ -67,10 +67,6 @@ def planned(options: argparse.Namespace) -> list[Run]:
     ]
 
 
-def file_of(run: Run, folder: Path) -> Path:
-    return folder / "records" / f"{run.target}-{run.method}-{run.seed}.json"
-
-
 def watch(place: str, step: int, w2: float) -> None:
     show(f"{place}: step {step}, W2² {w2:.3f}")
 
@@ -78,12 +74,12 @@ def watch(place: str, step: int, w2: float) -> None:
 def work(runs: list[Run], folder: Path) -> None:
     for count, run in enumerate(runs, 1):
         place = f"{count} of {len(runs)}: {run.target}, {run.method}, seed {run.seed}"
-        if finished(file_of(run, folder), asdict(run)):
+        if finished(run, folder):
             say(f"{place}: finished before")
             continue
         start = machine()
         record = {**asdict(run), "machine": start, **train(run, functools.partial(watch, place))}
-        write_text(file_of(run, folder), json.dumps(record) + "\n")
+        write_text(folder / "records" / f"{run.name}.json", json.dumps(record) + "\n")
         say(f"{place}: W2² {record['w2']:.3f} in {record['seconds']:.0f} s")
 
 
@@ -97,9 +93,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         say("interrupted; finished runs are kept, and the same command goes on with the others")
         status = 130
-    records = read_all(options.out)
-    if records:
-        write_report(records, options.out)
+    if found := records(options.out):
+        write_report(found, options.out)
     sys.exit(status)
 
 

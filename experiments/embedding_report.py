@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from records import describe
+from resumable import conditions, spread
 from sklearn.manifold import TSNE
 
 from sinkdiv.generative.files import replacing, write_text
@@ -53,13 +52,12 @@ def table(records: list[Record], titles: dict[str, str]) -> Iterator[str]:
     for case, title in titles.items():
         yield from rows([record for record in records if record["case"] == case], title)
     yield ""
-    for text in sorted({describe(record["machine"]) for record in records}):
-        yield f"*{text}*"
+    yield conditions(records)
 
 
 def rows(records: list[Record], title: str) -> Iterator[str]:
     seeds = ", ".join(str(record["seed"]) for record in records)
-    seconds = spread([record["seconds"] for record in records], 0)
+    seconds = spread([record["training_seconds"] for record in records], 0)
     title = f"{title}, ε = {records[0]['eps']:g}"
     for stage, name in (("before", "untrained"), ("after", "trained")):
         found = [record[stage] for record in records]
@@ -84,13 +82,6 @@ def rows(records: list[Record], title: str) -> Iterator[str]:
 def value_and_interval(found: list[dict[str, float]]) -> tuple[str, str]:
     values = [1000 * each["value"] for each in found]
     return spread(values, 2), f"[{1000 * found[0]['lower']:.3f}, {1000 * found[0]['upper']:.3f}]"
-
-
-def spread(figures: list[float], digits: int) -> str:
-    if not figures:
-        return "–"
-    middle = f"{statistics.mean(figures):.{digits}f}"
-    return middle if len(figures) == 1 else f"{middle} ± {statistics.stdev(figures):.{digits}f}"
 
 
 def plane(codes: np.ndarray) -> np.ndarray:

@@ -11,26 +11,22 @@ Nothing in the loss asks for neighbours to stay neighbours: what is kept of them
 from __future__ import annotations
 
 import argparse
-import functools
-import json
-import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from embedding_report import write_report
-from embedding_scores import neighbourhoods, votes
-from records import finished, machine, read_all, say, show
+from latent_scores import certified, neighbourhoods, votes
+from resumable import records, show, work
 from sklearn.datasets import make_swiss_roll
 from torch import Tensor, nn
 
 import sinkdiv
 from sinkdiv.generative.data import load_images
-from sinkdiv.generative.files import write_text
 from sinkdiv.generative.networks.perceptron import mlp
 from sinkdiv.generative.priors import make_prior
 from sinkdiv.generative.seeds import Stream, generator
@@ -78,6 +74,10 @@ class Run:
     steps: int
     batch: int
 
+    @property
+    def name(self) -> str:
+        return f"{self.case}-{self.seed}"
+
 
 def swiss_roll(seed: int) -> tuple[Points, Points]:
     """A sheet rolled up in space: 4,000 points to train with."""
@@ -109,8 +109,8 @@ CASES = {
 }
 
 
-def train(run: Run, watch: Callable[[int, float], None]) -> dict[str, Any]:
-    """Train an encoder and measure it, before and after; the seconds count the steps only."""
+def train(run: Run) -> dict[str, Any]:
+    """Train an encoder and measure it, before and after."""
     case, prior = CASES[run.case], make_prior(CASES[run.case].prior)
     known, others = case.load(run.seed)
     encoder = network(run, known.points.shape[1])
@@ -128,11 +128,12 @@ def train(run: Run, watch: Callable[[int, float], None]) -> dict[str, Any]:
         optimiser.step()
         schedule.step()
         if step % 10 == 0:
-            watch(step, float(loss.detach()))
+            show(f"{run.name}: step {step}, S_ε {float(loss.detach()):.3g}")
     seconds = time.perf_counter() - begin
     scores["after"] = measure(run, encoder, known, others)
     return {
-        "prior": case.prior, "dim": case.dim, "eps": case.eps, "hidden": case.hidden, "seconds": round(seconds, 1),
+        "prior": case.prior, "dim": case.dim, "eps": case.eps, "hidden": case.hidden,
+        "training_seconds": round(seconds, 1),
         "colours": [round(float(colour), 2) for colour in others.colours], **scores,
     }  # fmt: skip
 
@@ -161,13 +162,6 @@ def measure(run: Run, encoder: nn.Module, known: Points, others: Points) -> dict
     return found
 
 
-def certified(codes: Tensor, draws: Tensor, eps: float) -> dict[str, float]:
-    """S_ε of two samples with the interval that contains its exact value."""
-    divergence = sinkdiv.solve_divergence(codes.double(), draws.double(), eps=eps, tol=1e-4)
-    lower, upper = divergence.bounds
-    return {"value": float(divergence.value), "lower": float(lower), "upper": float(upper)}
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
@@ -183,35 +177,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def work(runs: list[Run], folder: Path) -> None:
-    for count, run in enumerate(runs, 1):
-        place = f"{count} of {len(runs)}: {run.case}, seed {run.seed}"
-        file = folder / "records" / f"{run.case}-{run.seed}.json"
-        if finished(file, asdict(run)):
-            say(f"{place}: finished before")
-            continue
-        start = machine()
-        record = {**asdict(run), "machine": start, **train(run, functools.partial(watch, place))}
-        write_text(file, json.dumps(record) + "\n")
-        say(f"{place}: S_ε {record['after']['divergence']['value']:.3g} in {record['seconds']:.0f} s")
-
-
-def watch(place: str, step: int, loss: float) -> None:
-    show(f"{place}: step {step}, S_ε {loss:.3g}")
-
-
 def main(arguments: list[str] | None = None) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it otherwise
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     runs = [Run(case, seed, options.steps, options.batch) for seed in range(options.seeds) for case in options.only]
-    status = 0
-    try:
-        work(runs, options.out)
-    except KeyboardInterrupt:
-        say("interrupted; finished runs are kept, and the same command goes on with the others")
-        status = 130
-    if found := read_all(options.out):
+    status = work(runs, options.out, train)
+    if found := records(options.out):
         write_report(found, {name: case.title for name, case in CASES.items()}, options.out)
     sys.exit(status)
 

@@ -22,7 +22,7 @@ import canvases
 import torch
 from program_report import write_report
 from program_scores import score
-from records import machine, read_all, say
+from resumable import machine, records, say
 from training_runs import trained
 
 from sinkdiv.generative.autoencoder import Autoencoder
@@ -59,7 +59,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--digits", choices=canvases.COPIES, default="mnist-5k", help="what lies on the canvases")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--max-epochs", type=int, default=30)
+    parser.add_argument("--max-epochs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of sinkdiv")
     options = parser.parse_args(arguments)
     for name in ("max_epochs", "threads"):
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         say("interrupted; finished runs are kept, and the same command goes on with the others")
         status = 130
-    if found := read_all(options.out):
+    if found := records(options.out):
         write_report(found, {name: row.title for name, row in ROWS.items()}, options.runs, options.out)
     sys.exit(status)
 

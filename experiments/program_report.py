@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from canvases import SALT, SIDE, of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from program_scores import PARTS, PLACES
-from records import describe
+from resumable import conditions, spread
 from torch import Tensor
 
 from sinkdiv.generative import figures
@@ -63,13 +62,13 @@ def table(records: list[Record], titles: dict[str, str]) -> Iterator[str]:
         own = [record for record in records if record["row"] == name]
         seeds = ", ".join(str(record["seed"]) for record in own)
         scores = [record["scores"] for record in own]
-        head = [title, spread(scores, lambda s: s["nats"], 1), spread(scores, lambda s: 1000 * s["clean_mse"], 2)]
+        head = [title, over(scores, lambda s: s["nats"], 1), over(scores, lambda s: 1000 * s["clean_mse"], 2)]
         for part in PARTS:
             yield "| " + " | ".join([*head, part, *cells(scores, part), seeds]) + " |"
             head = ["", "", ""]
     scores = [record["scores"] for record in records]
-    nats, mse = (spread(scores[:1], lambda s, key=key: s[key], 1) for key in ("nats_of_mean", "clean_mse_of_mean"))
-    mse = spread(scores[:1], lambda s: 1000 * s["clean_mse_of_mean"], 2)
+    nats = over(scores[:1], lambda s: s["nats_of_mean"], 1)
+    mse = over(scores[:1], lambda s: 1000 * s["clean_mse_of_mean"], 2)
     yield f"| mean canvas | {nats} | {mse} | | | | | | |"
     for part in PARTS:
         value = divergence(scores[:1], part, "divergence_of_draws")
@@ -79,9 +78,10 @@ def table(records: list[Record], titles: dict[str, str]) -> Iterator[str]:
 
 
 def cells(scores: list[dict[str, Any]], part: str) -> list[str]:
-    places = [spread(scores, lambda s, place=place: s[part]["places"][place], 2) for place in PLACES]
+    # Rounded before: no share is −0.00.
+    places = [over(scores, lambda s, place=place: round(s[part]["places"][place], 2) + 0.0, 2) for place in PLACES]
     return [
-        spread(scores, lambda s: s[part]["votes"], 3),
+        over(scores, lambda s: s[part]["votes"], 3),
         ", ".join(places),
         *divergence(scores, part, "divergence"),
     ]
@@ -90,13 +90,11 @@ def cells(scores: list[dict[str, Any]], part: str) -> list[str]:
 def divergence(scores: list[dict[str, Any]], part: str, key: str) -> tuple[str, str]:
     first = scores[0][part][key]
     interval = f"[{1000 * first['lower']:.3f}, {1000 * first['upper']:.3f}]"
-    return spread(scores, lambda s: 1000 * s[part][key]["value"], 2), interval
+    return over(scores, lambda s: 1000 * s[part][key]["value"], 2), interval
 
 
-def spread(scores: list[dict[str, Any]], figure: Callable[[dict[str, Any]], float], digits: int) -> str:
-    figures = [figure(score) for score in scores]
-    middle = f"{statistics.mean(figures):.{digits}f}"
-    return middle if len(figures) == 1 else f"{middle} ± {statistics.stdev(figures):.{digits}f}"
+def over(scores: list[dict[str, Any]], figure: Callable[[dict[str, Any]], float], digits: int) -> str:
+    return spread([figure(score) for score in scores], digits)
 
 
 def settings(records: list[Record]) -> Iterator[str]:
@@ -104,8 +102,7 @@ def settings(records: list[Record]) -> Iterator[str]:
         given = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
         yield f"- {record['row']}: {given}; {record['metrics']['seconds']['training']:.0f} s of training."
     yield ""
-    for text in sorted({describe(record["machine"]) for record in records}):
-        yield f"*{text}*"
+    yield conditions(records)
 
 
 def models(records: list[Record], titles: dict[str, str], runs: Path) -> dict[str, Autoencoder]:

@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from canvases import SALT, Canvases
-from embedding_scores import votes
+from latent_scores import certified, votes
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
-import sinkdiv
 from sinkdiv.generative.autoencoder import Autoencoder, bernoulli_nats
 from sinkdiv.generative.seeds import Stream
 
@@ -18,6 +17,7 @@ from sinkdiv.generative.seeds import Stream
 PARTS = {"what": slice(0, 10), "where": slice(10, 13)}
 PLACES = ("size", "right", "down")
 KNOWN = 5000
+EPS = 0.5
 
 
 @torch.no_grad()
@@ -45,8 +45,8 @@ def score(model: Autoencoder, known: Canvases, others: Canvases) -> dict[str, An
         scores[name] = {
             "votes": votes(known_codes[:, part], known.labels[:KNOWN], codes[:, part], others.labels),
             "places": dict(zip(PLACES, (1 - residual.var(0) / others.where.var(0)).tolist(), strict=True)),
-            "divergence": certified(codes[:, part], draws[:, part]),
-            "divergence_of_draws": certified(more[:, part], draws[:, part]),
+            "divergence": certified(codes[:, part], draws[:, part], EPS),
+            "divergence_of_draws": certified(more[:, part], draws[:, part], EPS),
         }
     return scores
 
@@ -54,10 +54,3 @@ def score(model: Autoencoder, known: Canvases, others: Canvases) -> dict[str, An
 def clean_mse(means: Tensor, canvases: Canvases) -> float:
     without_salt = 1 - (1 - means) / (1 - SALT)
     return float((without_salt - canvases.clean).square().mean())
-
-
-def certified(codes: Tensor, draws: Tensor) -> dict[str, float]:
-    """S_½ of two samples with the interval that contains its exact value."""
-    divergence = sinkdiv.solve_divergence(codes.double(), draws.double(), eps=0.5, tol=1e-4)
-    lower, upper = divergence.bounds
-    return {"value": float(divergence.value), "lower": float(lower), "upper": float(upper)}

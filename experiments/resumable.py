@@ -21,6 +21,7 @@ import sinkdiv
 from sinkdiv.generative.files import write_text
 
 Record = dict[str, Any]
+CLEAR = "\r\033[K" if sys.stderr.isatty() else ""
 
 
 class Run(Protocol):
@@ -96,12 +97,21 @@ def conditions(found: list[Record]) -> str:
 
 
 def spread(figures: Sequence[float], digits: int) -> str:
-    """mean ± standard deviation."""
+    """mean ± standard deviation; a dash for no figures."""
+    if not figures:
+        return "–"
     values = torch.tensor(figures, dtype=torch.float64)
     middle = f"{values.mean():.{digits}f}"
     return middle if len(figures) == 1 else f"{middle} ± {values.std():.{digits}f}"
 
 
 def say(text: str) -> None:
-    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {text}\n")
+    sys.stderr.write(f"{CLEAR}{datetime.now(UTC):%H:%M:%S} {text}\n")
     sys.stderr.flush()
+
+
+def show(text: str) -> None:
+    """One line that is overwritten, on a terminal only."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{CLEAR}{text} ")
+        sys.stderr.flush()

@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 pytest.importorskip("mlxtend")
 FOLDER = Path(__file__).parent.parent / "experiments"
-MODULES = ("embeddings", "embedding_report", "embedding_scores", "records")
+MODULES = ("embeddings", "embedding_report", "latent_scores", "resumable")
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def test_a_second_command_repeats_nothing_and_refuses_other_settings(embeddings,
 
 def test_a_run_depends_on_its_settings_alone(embeddings) -> None:
     settings = embeddings.Run("square", 3, 5, 32)
-    first = embeddings.train(settings, lambda step, loss: None)
+    first = embeddings.train(settings)
     torch.rand(7)
-    second = embeddings.train(settings, lambda step, loss: None)
+    second = embeddings.train(settings)
     assert first["after"] == second["after"]
 
 
@@ -106,7 +106,7 @@ def test_equal_area_map_keeps_uniform_uniform(embeddings) -> None:
 
 
 def test_neighbourhoods_of_known_maps(embeddings) -> None:
-    from embedding_scores import NEIGHBOURS, neighbourhoods
+    from latent_scores import NEIGHBOURS, neighbourhoods
 
     points = torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
     rotated = points @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
@@ -118,7 +118,7 @@ def test_neighbourhoods_of_known_maps(embeddings) -> None:
 
 
 def test_votes_of_separate_clusters_are_right(embeddings) -> None:
-    from embedding_scores import votes
+    from latent_scores import votes
 
     labels = torch.arange(90) % 3
     points = 5 * torch.nn.functional.one_hot(labels, 3) + torch.rand(90, 3, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""What a map keeps of neighbourhoods and of classes."""
+"""How near codes are to their prior, and what they keep of neighbourhoods and of classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from sklearn.manifold import trustworthiness
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor
 
+import sinkdiv
+
 NEIGHBOURS = 10
+
+
+def certified(codes: Tensor, draws: Tensor, eps: float) -> dict[str, float]:
+    """S_ε of two samples with the interval that contains its exact value."""
+    divergence = sinkdiv.solve_divergence(codes.double(), draws.double(), eps=eps, tol=1e-4)
+    lower, upper = divergence.bounds
+    return {"value": float(divergence.value), "lower": float(lower), "upper": float(upper)}
 
 
 def neighbourhoods(points: Tensor, codes: Tensor) -> dict[str, float]:
