@@ -21,7 +21,7 @@ from sinkdiv.generative.critic import (
 from sinkdiv.generative.dcgan import dcgan_critic, dcgan_generator, stages
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.generator_loss import LEARNED, GeneratorLoss
-from sinkdiv.generative.networks import mlp
+from sinkdiv.generative.networks.perceptron import mlp
 from sinkdiv.generative.seeds import Stream, generator
 from sinkdiv.generative.watch import TrainingFailure, require_finite
 
