@@ -30,8 +30,8 @@ from sinkdiv.generative.seeds import Stream
 
 DIMENSION = 64
 SHARED = {
-    "data": "mnist", "binarize": True, "prior": "normal", "latent_dim": DIMENSION, "hidden": (256, 256), "method": "sae",
-    "beta": 10.0,
+    "data": "mnist", "binarize": True, "prior": "normal", "latent_dim": DIMENSION, "hidden": (256, 256),
+    "method": "sae", "beta": 10.0,
 }  # fmt: skip
 # ε = 32 is the library's default, a quarter of E|z−z'|² = 128; biased losses collapse there, so they get a small one.
 ROWS: dict[str, dict[str, Any]] = {
@@ -60,8 +60,8 @@ def measure(run: RunFolder) -> dict[str, Any]:
 def table(records: dict[str, Any]) -> Iterator[str]:
     yield f"# Autoencoders with N(0, I) in {DIMENSION} dimensions"
     yield ""
-    yield "Root mean square of the code coordinates of test images (1 under the prior), latent MMD × 1000 (WAE's kernels,"
-    yield "unbiased), reconstruction of test images in nats, FID of 10,000 samples in the MNIST classifier's features."
+    yield "Root mean square of the code coordinates of test images (1 under the prior), latent MMD × 1000 (WAE's"
+    yield "kernels, unbiased), reconstruction of test images in nats, FID of 10,000 samples in the MNIST classifier's features."
     yield "One seed. Written by `experiments/code_variance_trained.py` from the files in `trained/`."
     yield ""
     yield "| loss | scale of codes | latent MMD | reconstruction | FID | recall | epochs |"
