@@ -137,6 +137,7 @@ def test_untrained_model_scores_like_the_untrained_column_and_worse_than_the_dat
         ({"derivative": "unrolled"}, "--iterations"),
         ({"iterations": 5}, "--iterations"),
         ({"rounding": True}, "--rounding"),
+        ({"debias": "twice"}, "--debias"),
         ({"devices": 0}, "--devices"),
         ({"devices": 3}, "--batch-size"),
         ({"precision": "int8"}, "--precision"),

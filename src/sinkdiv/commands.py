@@ -121,7 +121,7 @@ def train_autoencoder(
     blur: Annotated[float | None, typer.Option(help="The same as a length: eps = 2 blur².")] = None,
     latent_cost: Annotated[str, typer.Option(help="sqeuclidean, euclidean or geodesic.")] = "sqeuclidean",
     value: Annotated[str, typer.Option(help="entropic, or sharp as in the paper.")] = "entropic",
-    debias: Annotated[bool, typer.Option(help="The divergence, or the transport cost itself.")] = True,
+    debias: Annotated[str, typer.Option(help="self, independent (by halves of the batch) or none.")] = "self",
     derivative: Annotated[str, typer.Option(help="Of the value: auto, implicit or unrolled.")] = "auto",
     iterations: Annotated[int, typer.Option(help="Of an unrolled derivative.", show_default=False)] = 0,
     rounding: Annotated[bool, typer.Option("--rounding", help="Round the plan to exact marginals.")] = False,

@@ -40,6 +40,13 @@ class Autoencoder(Model):
         """Images (n, pixels) in [0, 1] to codes (n, d) on the prior's support, without noise."""
         return self.method.encode(self.encoder(images))
 
+    def sample_codes(self, images: Tensor, noise: torch.Generator) -> Tensor:
+        """Images (n, pixels) to codes (n, d) as the decoder saw them in training: of their posteriors, if it has any.
+
+        Their distribution over images is the one that should be the prior.
+        """
+        return self.method.sample(self.encoder(images), noise)
+
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (n, d) to images (n, pixels) in [0, 1]: the means of the pixels."""
         return torch.sigmoid(self.decoder(codes))

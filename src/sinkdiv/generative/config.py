@@ -19,6 +19,7 @@ ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("float32", "bfloat16", "float16")
 LIKELIHOODS = ("bernoulli", "gaussian")
 VALUES = ("entropic", "sharp")
+DEBIASING = ("self", "independent", "none")
 DERIVATIVES = ("auto", "implicit", "unrolled")
 LATENT_COSTS = ("sqeuclidean", "euclidean", "geodesic")
 
@@ -96,7 +97,7 @@ class AutoencoderConfig(RunConfig):
         eps: regularisation of the Sinkhorn divergence between codes and prior, in units of the latent cost.
         latent_cost: sqeuclidean, euclidean, or geodesic (squared arc length on the sphere).
         value: entropic or sharp.
-        debias: the divergence, or the transport cost itself.
+        debias: how the transport cost is made a divergence: self, independent or none (`matching.SinkhornMatching`).
         derivative: of the value: auto, implicit or unrolled.
         iterations: of an unrolled derivative; 0 for the others, which run until they converge.
         rounding: the sharp value of the plan rounded to exact marginals (P19).
@@ -115,7 +116,7 @@ class AutoencoderConfig(RunConfig):
     eps: float
     latent_cost: str = "sqeuclidean"
     value: str = "entropic"
-    debias: bool = True
+    debias: str = "self"
     derivative: str = "auto"
     iterations: int = 0
     rounding: bool = False
@@ -134,6 +135,7 @@ class AutoencoderConfig(RunConfig):
         require(math.isfinite(self.eps) and self.eps > 0, "--eps", self.eps, "more than zero")
         require_one_of(LATENT_COSTS, "--latent-cost", self.latent_cost)
         require_one_of(VALUES, "--value", self.value)
+        require_one_of(DEBIASING, "--debias", self.debias)
         require_one_of(DERIVATIVES, "--derivative", self.derivative)
         unrolled = self.derivative == "unrolled"
         require(

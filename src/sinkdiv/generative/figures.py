@@ -92,7 +92,7 @@ def class_maps(codes: Tensor, labels: Tensor, draws: Tensor) -> bytes:
     classes = labels.unique().tolist()[:MOST_CLASSES_NAMED]
     rows = -(-len(classes) // CLASSES_IN_A_ROW)
     figure = Figure(figsize=(9.6, 2.0 * rows), layout="constrained")
-    panels = figure.subplots(rows, CLASSES_IN_A_ROW, sharex=True, sharey=True, squeeze=False).flat
+    panels = list(figure.subplots(rows, CLASSES_IN_A_ROW, sharex=True, sharey=True, squeeze=False).flat)
     for axes in panels:
         axes.set_axis_off()
     for axes, name in zip(panels, classes, strict=False):

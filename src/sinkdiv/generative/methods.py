@@ -39,6 +39,9 @@ class Method(Protocol):
     def encode(self, outputs: Tensor) -> Tensor:
         """Outputs (n, outputs) to codes (n, d), without noise."""
 
+    def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
+        """Outputs (n, outputs) to codes (n, d) as the decoder sees them in training: with noise, if there is any."""
+
     def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
         """Codes (n, d) to be decoded in training, and the latent loss, a scalar over the batch of all devices."""
 
@@ -57,6 +60,9 @@ class Matched:
 
     def encode(self, outputs: Tensor) -> Tensor:
         return self.prior.project(outputs.float())
+
+    def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
+        return self.encode(outputs)
 
     def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
         codes = self.encode(outputs)
@@ -78,9 +84,12 @@ class Variational:
     def encode(self, outputs: Tensor) -> Tensor:
         return self.posterior.mode(outputs.float())
 
+    def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
+        return self.posterior.sample(outputs.float(), noise)
+
     def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
-        outputs = outputs.float()
-        return self.posterior.sample(outputs, source(Stream.POSTERIOR)), self.posterior.divergence(outputs).mean()
+        divergence = self.posterior.divergence(outputs.float()).mean()
+        return self.sample(outputs, source(Stream.POSTERIOR)), divergence
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,7 @@ def _sinkhorn(config: "AutoencoderConfig", prior: Prior, dim: int) -> Matching:
         eps=config.eps,
         cost=config.latent_cost,
         value=config.value,
-        debiased=config.debias,
+        debias=config.debias,
         derivative=config.derivative,
         iterations=config.iterations or None,
         rounding=config.rounding,

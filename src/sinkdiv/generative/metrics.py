@@ -20,7 +20,7 @@ from sinkdiv.generative.seeds import Stream, generator
 MOST_GREY_IMAGES, MOST_COLOUR_IMAGES = 10_000, 2_000
 BATCH = 1000
 # Places in the stream of evaluation.
-_SAMPLES, _DRAWS, _TRAINING_ORDER, _HELD_OUT_ORDER, _OTHER_DRAWS = 0, 1, 2, 3, 4
+_SAMPLES, _DRAWS, _TRAINING_ORDER, _HELD_OUT_ORDER, _OTHER_DRAWS, _POSTERIORS = 0, 1, 2, 3, 4, 5
 
 
 def score(model: Model, images: Images) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def score(model: Model, images: Images) -> dict[str, Any]:
 
     - `reconstruction_nats_per_image`: Bernoulli cross-entropy, summed over pixels (P19's RE, but of grey images); lower
     - `reconstruction_mse_per_pixel`; lower
-    - `latent_mmd_energy_x1000`: codes of held-out images against prior draws; lower
+    - `latent_mmd_energy_x1000`: codes of held-out images (drawn from their posteriors, if any) against the prior; lower
     - `latent_mmd_imq_x1000`: the same in P19's kernels, unbiased, summed over the factors of a product prior; lower
 
     Returns:
@@ -94,7 +94,8 @@ def _draw(model: Model, count: int) -> Tensor:
 
 
 def _encode(model: Autoencoder, images: Tensor) -> Tensor:
-    return torch.cat([model.encode(batch) for batch in images.split(BATCH)])
+    noise = generator(model.config.seed, Stream.EVALUATION, _POSTERIORS)
+    return torch.cat([model.sample_codes(batch, noise) for batch in images.split(BATCH)])
 
 
 def _rebuilding(model: Autoencoder, images: Tensor) -> dict[str, Any]:
