@@ -219,14 +219,17 @@ def sample(
 
 @app.command()
 def evaluate(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
-    """Score a trained run again and rewrite its metrics.json.
+    """Score a trained run again and rewrite its metrics.json and report.
 
     Example: [bold]sinkdiv evaluate runs/sae[/bold]
     """
     from sinkdiv.generative import finishing
+    from sinkdiv.generative.score_table import explanation
 
     folder = _existing_run(run)
-    Console().print(_scores(finishing.evaluate(folder)))
+    metrics = finishing.evaluate(folder)
+    Console().print(_scores(metrics))
+    typer.echo(explanation(metrics))
     typer.echo(f"written to {folder.metrics}")
 
 

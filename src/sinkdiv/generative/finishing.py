@@ -22,15 +22,7 @@ def finish(run: RunFolder, trained: Trained, images: Images) -> dict[str, Any]:
     Returns:
         What was written to `metrics.json`.
     """
-    started = time.perf_counter()
-    metrics = describe(trained, images) | score(trained.model, images)
-    metrics["seconds"]["evaluation"] = time.perf_counter() - started
-    write_image(run.samples, showing.sample_grid(trained.model, showing.SAMPLES_SHOWN, trained.config.seed))
-    if (rebuilt := showing.reconstruction_grid(trained.model, images)) is not None:
-        write_image(run.reconstructions, rebuilt)
-    write_text(run.report, report.render(trained.config, metrics, showing.sections(run, trained, images)))
-    write_json(run.metrics, metrics)
-    return metrics
+    return _leave(run, trained, images, describe(trained, images))
 
 
 def describe(trained: Trained, images: Images) -> dict[str, Any]:
@@ -58,7 +50,7 @@ def describe(trained: Trained, images: Images) -> dict[str, Any]:
 
 
 def evaluate(run: RunFolder) -> dict[str, Any]:
-    """Score a run again and rewrite its `metrics.json`, keeping what only training knew.
+    """Score a run again and rewrite what `finish` wrote, keeping what only training knew.
 
     Raises:
         InputError: when the folder holds no run, or its images have changed.
@@ -66,8 +58,16 @@ def evaluate(run: RunFolder) -> dict[str, Any]:
     trained = load_run(run)
     before = run.load_metrics()
     images = load_run_images(trained.config)
+    return _leave(run, trained, images, before or describe(trained, images))
+
+
+def _leave(run: RunFolder, trained: Trained, images: Images, head: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
-    metrics = (before or describe(trained, images)) | score(trained.model, images)
+    metrics = head | score(trained.model, images)
     metrics["seconds"] = metrics["seconds"] | {"evaluation": time.perf_counter() - started}
+    write_image(run.samples, showing.sample_grid(trained.model, showing.SAMPLES_SHOWN, trained.config.seed))
+    if (rebuilt := showing.reconstruction_grid(trained.model, images)) is not None:
+        write_image(run.reconstructions, rebuilt)
+    write_text(run.report, report.render(trained.config, metrics, showing.sections(run, trained, images)))
     write_json(run.metrics, metrics)
     return metrics
