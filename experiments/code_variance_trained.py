@@ -45,7 +45,7 @@ SHOWN = 10
 
 
 def file_name(row: str) -> str:
-    return row.replace(", ", "-").replace(" = ", "").replace(" ", "-")
+    return row.replace(", ε = ", "-eps-").replace(", ", "-").replace(" ", "-")
 
 
 def measure(run: RunFolder) -> dict[str, Any]:
