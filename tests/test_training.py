@@ -173,8 +173,7 @@ def test_evaluate_repeats_the_scores_and_keeps_the_rest(copied: RunFolder) -> No
     before, page = copied.load_metrics(), copied.report.read_text(encoding="utf-8")
     copied.report.unlink()
     after = finishing.evaluate(copied)
-    assert "<h2>Scores</h2>" in page
-    assert copied.report.stat().st_size == pytest.approx(len(page.encode()), rel=0.01)
+    assert copied.report.read_text(encoding="utf-8").partition("<h2>Scores")[2] == page.partition("<h2>Scores")[2] != ""
     assert after["scores"] == before["scores"]
     assert after["seconds"]["training"] == before["seconds"]["training"]
     assert copied.load_metrics() == after
