@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import linalg
+from scipy.spatial.distance import cdist, pdist
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -19,7 +20,9 @@ from sinkdiv.generative.matching import IMQ_SCALES, imq_mmd
 from sinkdiv.generative.scores.confidence import classifier_score
 from sinkdiv.generative.scores.frechet import frechet_distance
 from sinkdiv.generative.scores.kernel import kernel_distance, multiquadric_distance
+from sinkdiv.generative.scores.memorisation import memorisation_scores, nearest_distances
 from sinkdiv.generative.scores.support import support_scores
+from sinkdiv.generative.scores.transport import certified_divergence, exact_wasserstein, root_mean_square_distance
 
 
 def normal(count: int, dim: int, seed: int) -> Tensor:
@@ -169,6 +172,66 @@ def noisy(images: Tensor, scale: float) -> Tensor:
     return (images + scale * noise).clamp(0, 1)
 
 
+def test_nearest_distances_are_those_of_a_search_and_copies_are_exact() -> None:
+    training, images = normal(2300, 6, 0).float() + 40, normal(70, 6, 1).float() + 40
+    images[3] = training[2105]
+    distances = nearest_distances(images, training)
+    np.testing.assert_allclose(distances, cdist(images.double(), training.double()).min(1), rtol=1e-5)
+    assert distances[3] == 0
+    rows = torch.arange(1990, 2060)
+    neighbours, _ = NearestNeighbors(n_neighbors=2).fit(training).kneighbors(training[rows])
+    np.testing.assert_allclose(nearest_distances(training[rows], training, rows), neighbours[:, 1], rtol=1e-5)
+
+
+def test_copies_are_seen_and_new_images_are_not(digits: Tensor) -> None:
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
+    training, held_out, new = digits[order[:3000]], digits[order[3000:4000]], digits[order[4000:]]
+    usual = nearest_distances(held_out, training)
+
+    def memorised(images: Tensor) -> tuple[float | None, float]:
+        return memorisation_scores(nearest_distances(images, training), usual)
+
+    # Three standard errors of a median and of a share of one per cent, of a thousand images each.
+    assert memorised(new)[0] == pytest.approx(1, abs=0.05)
+    assert memorised(new)[1] == pytest.approx(0.01, abs=0.0135)
+    assert memorised(training[:1000]) == (0, 1)
+    # Copies that are not verbatim show in the ratio.
+    assert memorised(noisy(training[:1000], 0.1))[0] < 0.6
+    assert memorised(blurred(training[:1000], 3))[0] < 0.8
+
+
+def test_the_ratio_is_undefined_where_held_out_images_were_trained_on() -> None:
+    assert memorisation_scores(torch.ones(10), torch.zeros(10)) == (None, 0)
+
+
+def test_exact_wasserstein_on_a_line_sorts() -> None:
+    x, y = normal(500, 1, 0), 2 * normal(500, 1, 1) + 1
+    expected = float((x.sort(0).values - y.sort(0).values).square().mean().sqrt())
+    assert exact_wasserstein(x, y) == pytest.approx(expected, rel=1e-12)
+
+
+def test_exact_wasserstein_of_a_translation_is_its_length() -> None:
+    x = normal(300, 5, 0)
+    shift = torch.tensor([3.0, 0, 4, 0, 0], dtype=torch.float64)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    assert exact_wasserstein(x, x[order] + shift) == pytest.approx(5, rel=1e-12)
+    with pytest.raises(ValueError, match="equally many, not 300 and 299"):
+        exact_wasserstein(x, x[1:])
+
+
+def test_the_divergence_tends_to_the_exact_distance_with_its_blur() -> None:
+    """F19, Theorem 1: S_ε → W2² as ε → 0; and the interval holds the value."""
+    x, y = normal(300, 3, 0), normal(300, 3, 1) + 1
+    divergence = certified_divergence(x, y, blur=0.02)
+    assert divergence["lower"] <= divergence["value"] <= divergence["upper"]
+    assert divergence["value"] == pytest.approx(exact_wasserstein(x, y) ** 2, rel=0.01)
+
+
+def test_root_mean_square_distance_is_that_of_all_pairs() -> None:
+    x = normal(40, 3, 0)
+    assert root_mean_square_distance(x) == pytest.approx(float(np.sqrt((pdist(x) ** 2).mean())), rel=1e-12)
+
+
 @pytest.mark.parametrize("degrade", [blurred, noisy])
 def test_distances_in_features_rise_with_the_damage(
     digits: Tensor, extract: Callable[[Tensor], Activations], degrade: Callable[[Tensor, float], Tensor]
@@ -178,7 +241,8 @@ def test_distances_in_features_rise_with_the_damage(
     rest = digits[order[1000:2000]]
     amounts = (3, 5, 7) if degrade is blurred else (0.1, 0.2, 0.4)
     seen = [extract(images).features for images in (rest, *(degrade(rest, amount) for amount in amounts))]
-    for distance in (frechet_distance, kernel_distance):
+    for distance in (frechet_distance, kernel_distance, exact_wasserstein):
         scores = [distance(features, reference) for features in seen]
         assert scores == sorted(scores)
-        assert scores[1] > 2 * max(scores[0], 0)
+        # The exact distance has a large floor of sampling noise.
+        assert distance is exact_wasserstein or scores[1] > 2 * max(scores[0], 0)

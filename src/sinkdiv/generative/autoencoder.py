@@ -11,6 +11,7 @@ from sinkdiv.generative.model import Model
 from sinkdiv.generative.networks import make_networks
 from sinkdiv.generative.priors import make_prior
 from sinkdiv.generative.seeds import Stream, generator
+from sinkdiv.generative.watch import require_distances
 
 
 class Autoencoder(Model):
@@ -72,7 +73,9 @@ class Autoencoder(Model):
             own = (process_rank(),) if stream is Stream.POSTERIOR else ()
             return generator(self.config.seed, stream, self.current_epoch, batch_idx, *own)
 
-        codes, latent = self.method.train(self.encoder(batch), source)
+        outputs = self.encoder(batch)
+        require_distances("the encoder's outputs", outputs)
+        codes, latent = self.method.train(outputs, source)
         reconstruction = self.reconstruction_loss(codes, batch)
         self.log_losses({"reconstruction": reconstruction, "latent": latent}, len(batch))
         return reconstruction + self.config.beta * latent

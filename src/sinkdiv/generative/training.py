@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
+from torch import Tensor
 
 from sinkdiv.generative.callbacks import (
     EpochCheckpoint,
@@ -27,9 +28,12 @@ from sinkdiv.generative.data import Images, held_out_loader, training_loader
 from sinkdiv.generative.finishing import finish
 from sinkdiv.generative.models import make_model
 from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run
+from sinkdiv.generative.seeds import Stream
+from sinkdiv.generative.watch import TrainingFailure, Watch, spread
 
 # The settings' names of precisions, as the trainer knows them.
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+SAMPLES_WATCHED = 64
 
 _NOISE = (
     ".*does not have many workers.*",
@@ -47,14 +51,20 @@ def train(run: RunFolder, config: RunConfig, images: Images, console: Console) -
 
     On Ctrl-C the step is finished, its state saved, and everything is written as usual, marked as interrupted.
 
+    The same, marked as failed, is done with the last whole epoch when training fails.
+
     Returns:
         What was written to `metrics.json`.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C before the first step was finished.
+        TrainingFailure: in the first epoch, when there is nothing to write about.
     """
-    _fit(run, config, images, console)
+    failure = _fit(run, config, images, console)
     _leave_group()
     if not (run.last.exists() or run.interrupted.exists()):
-        raise KeyboardInterrupt
-    return finish(run, load_run(run), images)
+        raise failure or KeyboardInterrupt
+    return finish(run, load_run(run), images, failure.reason if failure else None)
 
 
 def is_helper_process() -> bool:
@@ -68,7 +78,7 @@ def join(run: RunFolder, config: RunConfig, images: Images) -> None:
     _leave_group()
 
 
-def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) -> None:
+def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) -> TrainingFailure | None:
     history, stop = History(), StopOnSignal(run.interrupted)
     resume_from = run.last if run.last.exists() else None
     if resume_from:
@@ -80,7 +90,13 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) ->
             strategy="ddp" if config.devices > 1 else "auto",
             precision=PRECISIONS[config.precision],
             max_epochs=config.max_epochs,
-            callbacks=[history, TrainingBar(console, history), stop, EpochCheckpoint(run.last, run.interrupted)],
+            callbacks=[
+                Watch(_watched, spread(images.train)),
+                history,
+                TrainingBar(console, history),
+                stop,
+                EpochCheckpoint(run.last, run.interrupted),
+            ],
             logger=_loggers(run.root),
             plugins=[WholeCheckpoints()],
             default_root_dir=run.root,
@@ -96,9 +112,17 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) ->
             trainer.fit(model, loader, held_out_loader(images), ckpt_path=resume_from)
         except StoppedError:
             pass
+        except TrainingFailure as failure:
+            return TrainingFailure(f"step {trainer.global_step}: {failure.reason}")
         except (SystemExit, SIGTERMException) as ending:
             # A second Ctrl-C, on which Lightning would end the process, or SIGTERM: no time for a report.
             raise KeyboardInterrupt from ending
+    return None
+
+
+def _watched(model: Any, step: int) -> Tensor:
+    samples: Tensor = model.draw(SAMPLES_WATCHED, Stream.EVALUATION, step)
+    return samples
 
 
 def _leave_group() -> None:
