@@ -45,7 +45,8 @@ def autoencoder_settings(given: Mapping[str, Any], image_shape: tuple[int, ...])
     latent_dim = chosen.get("latent_dim", defaults.latent_dim)
     prior = make_prior(chosen["prior"])
     prior.check(latent_dim)
-    spread = prior.spread(latent_dim)
+    # The narrowest factor of a product: a wider one does well with a small ε, the narrow one not with a large one.
+    spread = min(factor.spread(part.stop - part.start) for part, factor in prior.factors(latent_dim))
     return {
         "latent_dim": latent_dim,
         "hidden": default_hidden(chosen["network"], image_shape),
