@@ -74,6 +74,7 @@ class SinkhornGenerator(Model):
         """
         samples, data = global_batch(samples), global_batch(data)
         require_distances("samples", samples)
+        require_distances("data", data)
         if self.critic is not None:
             samples, data = (part.float() for part in features(self.critic, samples, data))
             require_distances("features", torch.cat([samples, data]))
