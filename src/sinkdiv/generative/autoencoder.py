@@ -9,6 +9,7 @@ from sinkdiv.generative.distributed import process_rank
 from sinkdiv.generative.methods import METHODS
 from sinkdiv.generative.model import Model
 from sinkdiv.generative.networks import make_networks
+from sinkdiv.generative.precision import full_precision, widened
 from sinkdiv.generative.priors import make_prior
 from sinkdiv.generative.seeds import Stream, generator
 
@@ -38,7 +39,9 @@ class Autoencoder(Model):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (n, pixels) in [0, 1] to codes (n, d) on the prior's support, without noise."""
-        return self.method.encode(self.encoder(images))
+        outputs = widened(self.encoder(images))
+        with full_precision(outputs.device):
+            return self.method.encode(outputs)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (n, d) to images (n, pixels) in [0, 1]: the means of the pixels."""
@@ -54,7 +57,7 @@ class Autoencoder(Model):
 
     def reconstruction_loss(self, codes: Tensor, images: Tensor) -> Tensor:
         """How far decoded `codes` (n, d) are from `images` (n, pixels): the likelihood's loss, mean over images."""
-        logits = self.decoder(codes).float()
+        logits = widened(self.decoder(codes))
         if self.config.likelihood == "bernoulli":
             return bernoulli_nats(logits, images)
         return (torch.sigmoid(logits) - images).square().sum(1).mean()
@@ -65,10 +68,15 @@ class Autoencoder(Model):
             own = (process_rank(),) if stream is Stream.POSTERIOR else ()
             return generator(self.config.seed, stream, self.current_epoch, batch_idx, *own)
 
-        codes, latent = self.method.train(self.encoder(batch), source)
+        outputs = widened(self.encoder(batch))
+        self.require_finite(outputs)
+        with full_precision(outputs.device):
+            codes, latent = self.method.train(outputs, source)
         reconstruction = self.reconstruction_loss(codes, batch)
+        loss = reconstruction + self.config.beta * latent
+        self.require_finite(loss)
         self.log_losses({"reconstruction": reconstruction, "latent": latent}, len(batch))
-        return reconstruction + self.config.beta * latent
+        return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         loss = self.reconstruction_loss(self.encode(batch), batch)

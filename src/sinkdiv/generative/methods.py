@@ -30,7 +30,7 @@ Source = Callable[[Stream], torch.Generator]
 
 
 class Method(Protocol):
-    """What stands between the encoder's outputs and the codes."""
+    """What stands between the encoder's outputs, of at least 32 bits each, and the codes."""
 
     @property
     def outputs(self) -> int:
@@ -56,14 +56,14 @@ class Matched:
             self.terms = [(part, make_matching(factor, part.stop - part.start)) for part, factor in prior.factors(dim)]
 
     def encode(self, outputs: Tensor) -> Tensor:
-        return self.prior.project(outputs.float())
+        return self.prior.project(outputs)
 
     def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
         codes = self.encode(outputs)
         if not self.terms:
             return codes, codes.new_zeros(())
         everyone = global_batch(codes)
-        draws = self.prior.sample(len(everyone), self.outputs, source(Stream.PRIOR)).to(codes.device)
+        draws = self.prior.sample(len(everyone), self.outputs, source(Stream.PRIOR)).to(codes)
         noise = source(Stream.MATCHING)
         losses = [matching(everyone[:, part], draws[:, part], noise) for part, matching in self.terms]
         return codes, torch.stack(losses).sum()
@@ -76,10 +76,9 @@ class Variational:
         self.posterior, self.outputs = posterior, posterior.outputs(dim)
 
     def encode(self, outputs: Tensor) -> Tensor:
-        return self.posterior.mode(outputs.float())
+        return self.posterior.mode(outputs)
 
     def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
-        outputs = outputs.float()
         return self.posterior.sample(outputs, source(Stream.POSTERIOR)), self.posterior.divergence(outputs).mean()
 
 

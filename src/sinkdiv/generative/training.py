@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from sinkdiv.generative.config import RunConfig
 from sinkdiv.generative.data import Images, held_out_loader, training_loader
 from sinkdiv.generative.finishing import finish
 from sinkdiv.generative.models import make_model
+from sinkdiv.generative.processes import Group, leading, uses_gpu
 from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run
 
 # The settings' names of precisions, as the trainer knows them.
@@ -45,30 +45,25 @@ _NOISE = (
 def train(run: RunFolder, config: RunConfig, images: Images, console: Console) -> dict[str, Any]:
     """Train from the last whole epoch, or from the start, then write samples, metrics and a report.
 
-    On Ctrl-C the step is finished, its state saved, and everything is written as usual, marked as interrupted.
+    With several devices, other processes read the settings that the run's folder holds and share the batches. On
+    Ctrl-C the step is finished, its state saved, and everything is written as usual, marked as interrupted.
 
     Returns:
         What was written to `metrics.json`.
     """
-    _fit(run, config, images, console)
-    _leave_group()
+    with leading(run.root, config.accelerator, config.devices) as group:
+        _fit(run, config, images, console, group)
     if not (run.last.exists() or run.interrupted.exists()):
         raise KeyboardInterrupt
     return finish(run, load_run(run), images)
 
 
-def is_helper_process() -> bool:
-    """Whether this process was started by another one to share its batches."""
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0
-
-
-def join(run: RunFolder, config: RunConfig, images: Images) -> None:
+def join(run: RunFolder, config: RunConfig, images: Images, group: Group) -> None:
     """Share the batches of a run that another process leads."""
-    _fit(run, config, images, Console(quiet=True))
-    _leave_group()
+    _fit(run, config, images, Console(quiet=True), group)
 
 
-def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) -> None:
+def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console, group: Group) -> None:
     history, stop = History(), StopOnSignal(run.interrupted)
     resume_from = run.last if run.last.exists() else None
     if resume_from:
@@ -82,7 +77,8 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) ->
             max_epochs=config.max_epochs,
             callbacks=[history, TrainingBar(console, history), stop, EpochCheckpoint(run.last, run.interrupted)],
             logger=_loggers(run.root),
-            plugins=[WholeCheckpoints()],
+            plugins=[WholeCheckpoints(), group],
+            sync_batchnorm=config.devices > 1 and uses_gpu(config.accelerator),
             default_root_dir=run.root,
             log_every_n_steps=len(images.train) // config.batch_size,
             num_sanity_val_steps=0,
@@ -90,7 +86,7 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) ->
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        loader = training_loader(images, config.batch_size, config.seed, trainer.global_rank, trainer.world_size)
+        loader = training_loader(images, config.batch_size, config.seed, group.rank, group.size)
         model = make_model(config, config.max_epochs * len(loader))
         try:
             trainer.fit(model, loader, held_out_loader(images), ckpt_path=resume_from)
@@ -99,12 +95,6 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) ->
         except (SystemExit, SIGTERMException) as ending:
             # A second Ctrl-C, on which Lightning would end the process, or SIGTERM: no time for a report.
             raise KeyboardInterrupt from ending
-
-
-def _leave_group() -> None:
-    """End the communication between processes: what follows is for one of them, on all of the data."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _loggers(root: Path) -> list[CSVLogger | TensorBoardLogger]:

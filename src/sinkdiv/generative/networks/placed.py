@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.networks.perceptron import mlp
+from sinkdiv.generative.precision import full_precision, widened
 
 SQUARE = 28
 WHERE = 3
@@ -70,7 +71,8 @@ class Program(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         what, where = codes[:, :-WHERE], codes[:, -WHERE:]
-        digit = place(_precise(self.drawing(what)), *placement(_precise(where), self.canvas), self.canvas)
+        # Half precision would round 1 − 1e-6 to 1, and places to whole pixels.
+        digit = place(widened(self.drawing(what)), *placement(widened(where), self.canvas), self.canvas)
         white = 1 - (1 - digit) * torch.sigmoid(-self.background_logit)
         return torch.logit(white, eps=MARGIN).flatten(1)
 
@@ -98,7 +100,7 @@ def place(squares: Tensor, scales: Tensor, shifts: Tensor, canvas: Sequence[int]
     side = squares.shape[-1]
     down = _interpolation(height, side, scales, shifts[:, 1])
     right = _interpolation(width, side, scales, shifts[:, 0])
-    with torch.autocast(squares.device.type, enabled=False):
+    with full_precision(squares.device):
         return down[:, None] @ squares @ right[:, None].mT
 
 
@@ -108,8 +110,3 @@ def _interpolation(length: int, side: int, scales: Tensor, shifts: Tensor) -> Te
     sources = (pixels - shifts[:, None]) / scales[:, None] + (side - 1) / 2
     columns = torch.arange(side, dtype=scales.dtype, device=scales.device)
     return (1 - (sources[:, :, None] - columns).abs()).clamp(min=0)
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    """At least float32, also in an autocast region: half precision rounds 1 − 1e-6 to 1, and places to pixels."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
