@@ -183,10 +183,6 @@ def _train(kind: "type[RunConfig]", given: dict[str, Any], out: Path, resume: bo
 
     run = RunFolder(out)
     console = Console()
-    if training.is_helper_process():
-        config = run.load_config()
-        training.join(run, config, opening.load_run_images(config))
-        return
     if resume:
         config = opening.continued_config(run, kind, given)
         if opening.is_finished(run, config):

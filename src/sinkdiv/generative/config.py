@@ -44,7 +44,8 @@ class RunConfig(abc.ABC):
         max_epochs: passes over the training images.
         seed: of the weights, the order of the images and every draw.
         accelerator: auto, cpu or gpu.
-        devices: processes that share each batch.
+        devices: processes on this machine that share each batch. Losses see all of it; batch normalisation does on
+            GPUs, on CPUs it sees a process' own part.
         precision: of the networks, float32, or mixed with bfloat16 or float16; losses are always float32.
     """
 

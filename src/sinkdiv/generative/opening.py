@@ -16,6 +16,7 @@ from sinkdiv.generative.methods import METHODS, check_method
 from sinkdiv.generative.models import make_model
 from sinkdiv.generative.networks import default_hidden
 from sinkdiv.generative.priors import make_prior
+from sinkdiv.generative.processes import check_machine
 from sinkdiv.generative.runs import RunFolder, load_run
 from sinkdiv.generative.watch import spread
 
@@ -122,6 +123,7 @@ def new_run(run: RunFolder, kind: type[RunConfig], given: Mapping[str, Any]) -> 
         raise InputError(f"--out {run.root}: not a folder")
     # Checked before the images are read, so that a wrong option does not wait for a download.
     config = kind(**SETTINGS[kind](given, PLACEHOLDER), data_fingerprint="", image_shape=PLACEHOLDER.shape)
+    check_machine(config.accelerator, config.devices, config.precision)
     images = load_images(config.data, binarize=config.binarize)
     settings = SETTINGS[kind](given, images) | {"data": images.name}
     config = kind(**settings, data_fingerprint=images.fingerprint, image_shape=images.shape)
@@ -162,6 +164,7 @@ def reopen(run: RunFolder, config: RunConfig) -> Images:
     Raises:
         InputError: when the run is past `config.max_epochs`, or its images are not what they were.
     """
+    check_machine(config.accelerator, config.devices, config.precision)
     if run.last.exists() and (epochs := load_run(run).epochs) > config.max_epochs:
         raise InputError(f"--max-epochs {config.max_epochs}: the run in {run.root} has {epochs} epochs already")
     images = load_run_images(config)

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from sinkdiv.generative.config import RunConfig
 from sinkdiv.generative.data import Images, held_out_loader, training_loader
 from sinkdiv.generative.finishing import finish
 from sinkdiv.generative.models import make_model
+from sinkdiv.generative.processes import Group, leading, uses_gpu
 from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run
 from sinkdiv.generative.seeds import Stream
 from sinkdiv.generative.watch import TrainingFailure, Watch, spread
@@ -49,7 +49,8 @@ _NOISE = (
 def train(run: RunFolder, config: RunConfig, images: Images, console: Console) -> dict[str, Any]:
     """Train from the last whole epoch, or from the start, then write samples, metrics and a report.
 
-    On Ctrl-C the step is finished, its state saved, and everything is written as usual, marked as interrupted.
+    With several devices, other processes read the settings that the run's folder holds and share the batches. On
+    Ctrl-C the step is finished, its state saved, and everything is written as usual, marked as interrupted.
 
     The same, marked as failed, is done with the last whole epoch when training fails.
 
@@ -60,25 +61,19 @@ def train(run: RunFolder, config: RunConfig, images: Images, console: Console) -
         KeyboardInterrupt: on Ctrl-C before the first step was finished.
         TrainingFailure: in the first epoch, when there is nothing to write about.
     """
-    failure = _fit(run, config, images, console)
-    _leave_group()
+    with leading(run.root, config.accelerator, config.devices) as group:
+        failure = _fit(run, config, images, console, group)
     if not (run.last.exists() or run.interrupted.exists()):
         raise failure or KeyboardInterrupt
     return finish(run, load_run(run), images, failure.reason if failure else None)
 
 
-def is_helper_process() -> bool:
-    """Whether this process was started by another one to share its batches."""
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0
-
-
-def join(run: RunFolder, config: RunConfig, images: Images) -> None:
+def join(run: RunFolder, config: RunConfig, images: Images, group: Group) -> None:
     """Share the batches of a run that another process leads."""
-    _fit(run, config, images, Console(quiet=True))
-    _leave_group()
+    _fit(run, config, images, Console(quiet=True), group)
 
 
-def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) -> TrainingFailure | None:
+def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console, group: Group) -> TrainingFailure | None:
     history, stop = History(), StopOnSignal(run.interrupted)
     resume_from = run.last if run.last.exists() else None
     if resume_from:
@@ -98,7 +93,8 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) ->
                 EpochCheckpoint(run.last, run.interrupted),
             ],
             logger=_loggers(run.root),
-            plugins=[WholeCheckpoints()],
+            plugins=[WholeCheckpoints(), group],
+            sync_batchnorm=config.devices > 1 and uses_gpu(config.accelerator),
             default_root_dir=run.root,
             log_every_n_steps=len(images.train) // config.batch_size,
             num_sanity_val_steps=0,
@@ -106,7 +102,7 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) ->
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        loader = training_loader(images, config.batch_size, config.seed, trainer.global_rank, trainer.world_size)
+        loader = training_loader(images, config.batch_size, config.seed, group.rank, group.size)
         model = make_model(config, config.max_epochs * len(loader))
         try:
             trainer.fit(model, loader, held_out_loader(images), ckpt_path=resume_from)
@@ -123,12 +119,6 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) ->
 def _watched(model: Any, step: int) -> Tensor:
     samples: Tensor = model.draw(SAMPLES_WATCHED, Stream.EVALUATION, step)
     return samples
-
-
-def _leave_group() -> None:
-    """End the communication between processes: what follows is for one of them, on all of the data."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _loggers(root: Path) -> list[CSVLogger | TensorBoardLogger]:
