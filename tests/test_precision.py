@@ -63,7 +63,7 @@ def test_codes_are_float32_and_on_the_support(prior: str, dtype: torch.dtype) ->
         {},
         {"latent_cost": "geodesic"},
         {"value": "sharp", "rounding": True},
-        {"value": "sharp", "debias": False, "derivative": "unrolled", "iterations": 5},
+        {"value": "sharp", "debias": "none", "derivative": "unrolled", "iterations": 5},
         *[{"method": name} for name in ("hvae", "wae", "swae", "w2gae", "hae", "energy")],
         *[{"method": name, "prior": "normal"} for name in ("vae", "beta-vae")],
     ],
