@@ -45,7 +45,7 @@ SHOWN = 10
 
 
 def file_name(row: str) -> str:
-    return row.replace(", ", "-").replace(" = ", "").replace(" ", "-")
+    return row.replace(", ε = ", "-eps-").replace(", ", "-").replace(" ", "-")
 
 
 def measure(run: RunFolder) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def table(records: dict[str, Any]) -> Iterator[str]:
     yield f"# Autoencoders with N(0, I) in {DIMENSION} dimensions"
     yield ""
     yield "Root mean square of the code coordinates of test images (1 under the prior), latent MMD × 1000 (WAE's"
-    yield "kernels, unbiased), reconstruction of test images in nats, FID of 10,000 samples in the MNIST classifier's features."
-    yield "One seed. Written by `experiments/code_variance_trained.py` from the files in `trained/`."
+    yield "kernels, unbiased), reconstruction of test images in nats, FID of 10,000 samples in the MNIST classifier's"
+    yield "features. One seed. Written by `experiments/code_variance_trained.py` from the files in `trained/`."
     yield ""
     yield "| loss | scale of codes | latent MMD | reconstruction | FID | recall | epochs |"
     yield "|---|---|---|---|---|---|---|"

@@ -48,7 +48,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", choices=DATA, default="mnist-5k")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--max-epochs", type=int, default=60)
+    parser.add_argument("--max-epochs", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of sinkdiv")
     options = parser.parse_args(arguments)
     for name in ("max_epochs", "threads"):

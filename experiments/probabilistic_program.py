@@ -81,9 +81,12 @@ def work(options: argparse.Namespace) -> None:
         folder = trained(options.runs / run, AutoencoderConfig, given)
         model = load_run(folder).model
         assert isinstance(model, Autoencoder)
+        metrics = folder.load_metrics()
+        # A record is read elsewhere, where the folder of the runs means nothing.
+        metrics["data"]["name"] = data.name
         record = {
             "row": name, "digits": options.digits, "seed": seed, "settings": given | {"data": data.name},
-            "machine": machine(), "metrics": folder.load_metrics(), "scores": score(model, known, others),
+            "machine": machine(), "metrics": metrics, "scores": score(model, known, others),
         }  # fmt: skip
         write_text(options.out / "records" / f"{run}.json", json.dumps(record, indent=1) + "\n")
 

@@ -21,7 +21,7 @@ from sinkdiv.generative.runs import RunFolder, load_run
 from sinkdiv.generative.seeds import Stream
 
 Record = dict[str, Any]
-COLUMNS = 12
+COLUMNS = 10
 STEPS = 9
 FARTHEST = 2.0
 
@@ -129,7 +129,7 @@ def canvases_shown(found: dict[str, Autoencoder], digits: str) -> Figure:
     for title, model in found.items():
         strips[f"samples of {title}"] = model.decode(model.draw_codes(2 * COLUMNS, Stream.SAMPLES, 0))
     heights = [len(images) // COLUMNS for images in strips.values()]
-    figure = Figure(figsize=(8.4, 0.78 * sum(heights) + 0.2 * len(heights)), layout="constrained")
+    figure = Figure(figsize=(7.2, 0.8 * sum(heights) + 0.2 * len(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(strips), 1, gridspec_kw={"height_ratios": heights})
     for axes, (title, images) in zip(panels, strips.items(), strict=True):

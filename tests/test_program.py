@@ -143,6 +143,7 @@ def test_program_runs_end_to_end_and_again(digits, tmp_path, monkeypatch, capsys
     assert capsys.readouterr().err.count("epoch 1/1") == 2
     records = [json.loads(file.read_text()) for file in sorted((tmp_path / "out" / "records").iterdir())]
     assert [record["row"] for record in records] == ["no-latent-loss", "program"]
+    assert str(tmp_path) not in json.dumps(records)
     table = (tmp_path / "out" / "table.md").read_text()
     assert f"{records[1]['scores']['nats']:.1f}" in table
     assert "nan" not in table

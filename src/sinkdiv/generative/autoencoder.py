@@ -9,8 +9,11 @@ from sinkdiv.generative.distributed import process_rank
 from sinkdiv.generative.methods import METHODS
 from sinkdiv.generative.model import Model
 from sinkdiv.generative.networks import make_networks
+from sinkdiv.generative.precision import widened
 from sinkdiv.generative.priors import make_prior
 from sinkdiv.generative.seeds import Stream, generator
+from sinkdiv.generative.watch import require_distances
+from sinkdiv.transforms import full_precision
 
 
 class Autoencoder(Model):
@@ -38,14 +41,18 @@ class Autoencoder(Model):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (n, pixels) in [0, 1] to codes (n, d) on the prior's support, without noise."""
-        return self.method.encode(self.encoder(images))
+        outputs = widened(self.encoder(images))
+        with full_precision(outputs):
+            return self.method.encode(outputs)
 
     def sample_codes(self, images: Tensor, noise: torch.Generator) -> Tensor:
         """Images (n, pixels) to codes (n, d) as the decoder saw them in training: of their posteriors, if it has any.
 
         Their distribution over images is the one that should be the prior.
         """
-        return self.method.sample(self.encoder(images), noise)
+        outputs = widened(self.encoder(images))
+        with full_precision(outputs):
+            return self.method.sample(outputs, noise)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (n, d) to images (n, pixels) in [0, 1]: the means of the pixels."""
@@ -61,7 +68,7 @@ class Autoencoder(Model):
 
     def reconstruction_loss(self, codes: Tensor, images: Tensor) -> Tensor:
         """How far decoded `codes` (n, d) are from `images` (n, pixels): the likelihood's loss, mean over images."""
-        logits = self.decoder(codes).float()
+        logits = widened(self.decoder(codes))
         if self.config.likelihood == "bernoulli":
             return bernoulli_nats(logits, images)
         return (torch.sigmoid(logits) - images).square().sum(1).mean()
@@ -72,10 +79,14 @@ class Autoencoder(Model):
             own = (process_rank(),) if stream is Stream.POSTERIOR else ()
             return generator(self.config.seed, stream, self.current_epoch, batch_idx, *own)
 
-        codes, latent = self.method.train(self.encoder(batch), source)
+        outputs = widened(self.encoder(batch))
+        require_distances("the encoder's outputs", outputs)
+        with full_precision(outputs):
+            codes, latent = self.method.train(outputs, source)
         reconstruction = self.reconstruction_loss(codes, batch)
+        loss = reconstruction + self.config.beta * latent
         self.log_losses({"reconstruction": reconstruction, "latent": latent}, len(batch))
-        return reconstruction + self.config.beta * latent
+        return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         loss = self.reconstruction_loss(self.encode(batch), batch)

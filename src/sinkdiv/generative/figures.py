@@ -46,21 +46,25 @@ def pairs(originals: Tensor, rebuilt: Tensor, columns: int) -> Tensor:
 
 
 def curves(rows: list[dict[str, float]]) -> bytes:
-    """The losses of every epoch as an SVG, one panel a loss, with its held-out values where there are any."""
-    names = [name.removeprefix("train/") for name in rows[-1] if name.startswith("train/")] if rows else []
+    """The losses of every epoch as an SVG, one panel a loss, of training, of held-out images or of both.
+
+    An epoch may lack a loss, and is then left out of its curve.
+    """
+    keys = [key for row in rows for key in row if "/" in key]
+    names = list(dict.fromkeys(key.partition("/")[2] for key in keys))
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
     panels = figure.subplots(1, max(1, len(names)), squeeze=False)[0]
-    epochs = [row["epoch"] for row in rows]
     for axes, name in zip(panels, names, strict=False):
         drawn = [(f"train/{name}", "training", INK), (f"held_out/{name}", "held out", ACCENT)]
-        drawn = [curve for curve in drawn if curve[0] in rows[-1]]
+        drawn = [curve for curve in drawn if curve[0] in keys]
         for key, label, color in drawn:
-            axes.plot(epochs, [row[key] for row in rows], color=color, label=label, linewidth=1.6)
+            points = [(row["epoch"], row[key]) for row in rows if key in row]
+            axes.plot(*zip(*points, strict=True), color=color, label=label, linewidth=1.6)
         _dress(axes, name)
         axes.set_xlabel("epoch", fontsize=8, color=QUIET)
         if len(rows) > 20:
             # The first epochs are so much worse that they would flatten everything after them.
-            settled = [row[key] for row in rows[5:] for key, _, _ in drawn]
+            settled = [row[key] for row in rows[5:] for key, _, _ in drawn if key in row] or [0.0]
             spread = (max(settled) - min(settled)) or 1.0
             axes.set_ylim(min(settled) - 0.05 * spread, max(settled) + 0.05 * spread)
         if len(drawn) > 1:

@@ -16,20 +16,24 @@ from sinkdiv.generative.opening import load_run_images
 from sinkdiv.generative.runs import RunFolder, Trained, load_run
 
 
-def finish(run: RunFolder, trained: Trained, images: Images) -> dict[str, Any]:
+def finish(run: RunFolder, trained: Trained, images: Images, failure: str | None = None) -> dict[str, Any]:
     """Write samples, reconstructions, report and, last because it marks the run as complete, metrics.
+
+    Args:
+        failure: why training failed after the state of `trained`, if it did.
 
     Returns:
         What was written to `metrics.json`.
     """
-    return _leave(run, trained, images, describe(trained, images))
+    return _leave(run, trained, images, describe(trained, images, failure))
 
 
-def describe(trained: Trained, images: Images) -> dict[str, Any]:
+def describe(trained: Trained, images: Images, failure: str | None = None) -> dict[str, Any]:
     """What a run was, as the head of its `metrics.json`."""
     config = trained.config
     return {
-        "interrupted": trained.epochs < config.max_epochs,
+        "interrupted": failure is None and trained.epochs < config.max_epochs,
+        "failed": failure,
         "epochs": trained.epochs,
         "steps": trained.steps,
         "seconds": {"training": trained.history.seconds},

@@ -1,109 +1,32 @@
 """The Sinkhorn generator (Genevay, Peyré, Cuturi, AISTATS 2018: G18)."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor, nn
 
 import sinkdiv
-from sinkdiv.generative.critic import (
-    PENALTY_WEIGHT,
-    check_bound,
-    clip,
-    features,
-    normalise,
-    slope_penalty,
-)
-from sinkdiv.generative.dcgan import dcgan_critic, dcgan_generator, stages
-from sinkdiv.generative.errors import InputError
-from sinkdiv.generative.generator_loss import LEARNED, GeneratorLoss
+from sinkdiv.generative.config import GeneratorConfig
+from sinkdiv.generative.critic import PENALTY_WEIGHT, clip, features, normalise, slope_penalty
+from sinkdiv.generative.dcgan import dcgan_critic, dcgan_generator
+from sinkdiv.generative.distributed import global_batch, own_part, process_count
+from sinkdiv.generative.model import Model
 from sinkdiv.generative.networks.perceptron import mlp
+from sinkdiv.generative.priors import make_prior
 from sinkdiv.generative.seeds import Stream, generator
-from sinkdiv.generative.watch import TrainingFailure, require_finite
+from sinkdiv.generative.watch import require_distances
+from sinkdiv.transforms import full_precision
 
-LATENTS: dict[str, Callable[..., Tensor]] = {"uniform": torch.rand, "normal": torch.randn}
-NETWORKS = ("mlp", "dcgan")
-OPTIMIZERS = ("adam", "rmsprop")
 #: Moments of Adam against a critic, which moves too (Gulrajani et al. 2017).
 ADVERSARIAL_BETAS = (0.5, 0.9)
 #: Which numbers of a step: the latents, or the places of the gradient penalty.
 AT_LATENTS, AT_PENALTY = 1, 2
+#: Places of the optimisers.
+GENERATOR, CRITIC = 0, 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class GeneratorSettings:
-    """What a Sinkhorn generator is and how it is trained.
-
-    Attributes:
-        image_shape: (channels, height, width).
-        loss: the divergence, with its ε, cost and derivative.
-        latent: "uniform" on [0, 1]^d or "normal", N(0, I).
-        latent_dim: d.
-        network: "mlp" or "dcgan", of the generator and of the critic.
-        hidden: widths of the MLP's hidden layers; the critic mirrors them.
-        width: channels of DCGAN's finest stage.
-        critic_features: dimension k of the learned cost's features.
-        critic_steps: ascent steps of the critic for each step of the generator (G18's n_c), each on a batch of its own.
-        critic_bound: "clip" its weights, a gradient "penalty", or "spectral" normalisation.
-        optimizer: "adam" or "rmsprop", for both networks.
-        lr: its step size.
-        seed: of the weights and of all draws.
-    """
-
-    image_shape: tuple[int, int, int]
-    loss: GeneratorLoss
-    latent: str = "uniform"
-    latent_dim: int = 2
-    network: str = "mlp"
-    hidden: tuple[int, ...] = (500, 500)
-    width: int = 64
-    critic_features: int = 16
-    critic_steps: int = 1
-    critic_bound: str = "spectral"
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _one_of("--latent", self.latent, LATENTS)
-        _one_of("--network", self.network, NETWORKS)
-        _one_of("--optimizer", self.optimizer, OPTIMIZERS)
-        check_bound(self.critic_bound)
-        if self.network == "dcgan":
-            stages(self.image_shape)
-        for option, value in (
-            ("--latent-dim", self.latent_dim),
-            ("--width", self.width),
-            ("--critic-features", self.critic_features),
-            ("--critic-steps", self.critic_steps),
-            ("--hidden", min(self.hidden, default=0)),
-        ):
-            if value < 1:
-                raise InputError(f"{option} {value}: expected at least 1")
-        if not 0 < self.lr < math.inf:
-            raise InputError(f"--lr {self.lr}: expected more than zero")
-
-    @property
-    def learned(self) -> bool:
-        """Whether there is a critic."""
-        return self.loss.cost == LEARNED
-
-    @property
-    def turns(self) -> int:
-        """Batches for one step of the generator: the critic's, and its own."""
-        return 1 + (self.critic_steps if self.learned else 0)
-
-
-def _one_of(option: str, value: str, names: Any) -> None:
-    if value not in names:
-        raise InputError(f"{option} {value}: expected {' or '.join(names)}")
-
-
-class SinkhornGenerator(lightning.LightningModule):
+class SinkhornGenerator(Model):
     """A network that maps latents to samples, trained to minimise a Sinkhorn divergence to batches of data.
 
     Under a learned cost the batches are used in turns: `critic_steps` of them to move the critic up the divergence, the
@@ -111,125 +34,136 @@ class SinkhornGenerator(lightning.LightningModule):
     the steps of all optimisers, counts batches.
 
     Args:
-        settings: what it is.
+        config: the run's settings.
+        total_steps: batches of the whole run; the learning rate falls along half a cosine to zero there.
         network: latents (n, d) to samples (n, p), in the place of the one that the settings describe.
-        critic: points (n, p) to features (n, k), likewise.
     """
 
-    def __init__(
-        self, settings: GeneratorSettings, network: nn.Module | None = None, critic: nn.Module | None = None
-    ) -> None:
-        super().__init__()
-        self.settings = settings
-        self.automatic_optimization = False
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(generator(settings.seed, Stream.NETWORKS).initial_seed())
-            self.network = network or make_generator(settings)
-            self.critic = (critic or make_critic(settings)) if settings.learned else None
-            if self.critic is not None and settings.critic_bound == "spectral":
-                normalise(self.critic)
+    config: GeneratorConfig
 
-    @property
-    def generator_steps(self) -> int:
-        """Steps that the generator has made."""
-        return self.global_step // self.settings.turns
+    def __init__(self, config: GeneratorConfig, total_steps: int = 1, network: nn.Module | None = None) -> None:
+        super().__init__(config, total_steps)
+        self.automatic_optimization = False
+        self.prior = make_prior(config.prior)
+        self.loss = config.make_loss()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(generator(config.seed, Stream.NETWORKS).initial_seed())
+            self.network = network or make_generator(config)
+            self.critic = make_critic(config) if config.learned else None
+            if self.critic is not None and config.critic_bound == "spectral":
+                normalise(self.critic)
 
     def draw_latents(self, count: int, stream: Stream, *position: int) -> Tensor:
         """`count` latents (count, d) on the model's device, a pure function of (seed, stream, position)."""
-        source = generator(self.settings.seed, stream, *position)
-        return LATENTS[self.settings.latent](count, self.settings.latent_dim, generator=source).to(self.device)
+        source = generator(self.config.seed, stream, *position)
+        return self.prior.sample(count, self.config.latent_dim, source).to(self.device)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (n, d) to samples (n, p)."""
+        samples: Tensor = self.network(latents)
+        return samples.float()
 
     def draw(self, count: int, stream: Stream, *position: int) -> Tensor:
-        """`count` samples (count, p), of latents that are a pure function of (seed, stream, position)."""
-        samples: Tensor = self.network(self.draw_latents(count, stream, *position))
-        return samples
+        return self.decode(self.draw_latents(count, stream, *position))
 
     def divergence(self, samples: Tensor, data: Tensor) -> Tensor:
-        """The loss between samples (n, p) and data (m, p), under the present cost.
+        """The loss between samples (n, p) and data (m, p) of all processes, under the present cost.
 
         Raises:
-            TrainingFailure: when samples or features are not finite, or too large for their costs to be.
+            TrainingFailure: when samples or features are not finite, or too large for their distances to be.
         """
-        require_finite("samples are", samples, self.global_step)
+        samples, data = global_batch(samples), global_batch(data)
+        require_distances("samples", samples)
+        require_distances("data", data)
         if self.critic is not None:
-            samples, data = features(self.critic, samples, data)
-            require_finite("features are", torch.cat([samples, data]), self.global_step)
-        try:
-            return self.settings.loss(samples, data)
-        except ValueError as error:
-            raise TrainingFailure(f"step {self.global_step}: {error}") from error
+            samples, data = (part.float() for part in features(self.critic, samples, data))
+            require_distances("features", torch.cat([samples, data]))
+        with full_precision(samples):
+            return self.loss(samples, data)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        step, optimizers = self.global_step, self._optimizers()
-        if (step + 1) % self.settings.turns:
-            name, loss = "train/critic", self._critic_step(optimizers[1], batch, step)
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        step = self.global_step
+        if (step + 1) % self.config.turns:
+            self.log_losses({"critic": self._critic_step(batch, step)}, len(batch))
         else:
-            name, loss = "train/loss", self._generator_step(optimizers[0], batch, step)
-        self.log(name, loss, on_step=False, on_epoch=True, batch_size=len(batch))
-        return loss
+            self.log_losses({"loss": self._generator_step(batch, step)}, len(batch))
 
-    def _generator_step(self, optimizer: Any, batch: Tensor, step: int) -> Tensor:
+    def _generator_step(self, batch: Tensor, step: int) -> Tensor:
+        optimizer, schedule = self._moving(GENERATOR)
         # The critic's weights need no gradients here.
         self.toggle_optimizer(optimizer)
-        loss = self.divergence(self.draw(len(batch), Stream.PRIOR, step, AT_LATENTS), batch)
-        self._descend(optimizer, loss)
+        loss = self.divergence(self._samples(len(batch), step), batch)
+        self._descend(optimizer, schedule, loss)
         self.untoggle_optimizer(optimizer)
-        return loss.detach()
+        return loss
 
-    def _critic_step(self, optimizer: Any, batch: Tensor, step: int) -> Tensor:
+    def _critic_step(self, batch: Tensor, step: int) -> Tensor:
         assert self.critic is not None, "there is a critic's turn only where there is a critic"
         with torch.no_grad():
-            samples = self.draw(len(batch), Stream.PRIOR, step, AT_LATENTS)
+            samples = self._samples(len(batch), step)
         reached = self.divergence(samples, batch)
         objective = -reached
-        if self.settings.critic_bound == "penalty":
-            places = generator(self.settings.seed, Stream.PRIOR, step, AT_PENALTY)
+        if self.config.critic_bound == "penalty":
+            places = generator(self.config.seed, Stream.PRIOR, step, AT_PENALTY)
             objective = objective + PENALTY_WEIGHT * slope_penalty(self.critic, samples, batch, places)
-        self._descend(optimizer, objective)
-        if self.settings.critic_bound == "clip":
+        self._descend(*self._moving(CRITIC), objective)
+        if self.config.critic_bound == "clip":
             clip(self.critic)
-        return reached.detach()
+        return reached
 
-    def _descend(self, optimizer: Any, objective: Tensor) -> None:
+    def _samples(self, count: int, step: int) -> Tensor:
+        """This process' `count` of the step's samples."""
+        latents = self.draw_latents(count * process_count(), Stream.PRIOR, step, AT_LATENTS)
+        return self.decode(own_part(latents))
+
+    def _moving(self, which: int) -> tuple[Any, Any]:
+        """The optimiser and the schedule of one network."""
+        # Lightning gives lists of several, but the only one as it is.
+        found = self.optimizers(), self.lr_schedulers()
+        optimizer, schedule = (one[which] if isinstance(one, list) else one for one in found)
+        return optimizer, schedule
+
+    def _descend(self, optimizer: Any, schedule: Any, objective: Tensor) -> None:
         optimizer.zero_grad()
         self.manual_backward(objective)
         optimizer.step()
+        schedule.step()
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         # Comparable between costs, unlike the loss; one batch, because its time is quadratic.
         if batch_idx == 0:
             samples = self.draw(len(batch), Stream.EVALUATION, self.current_epoch)
-            require_finite("samples are", samples, self.global_step)
+            require_distances("samples", samples)
             energy = sinkdiv.mmd(samples, batch, kernel="energy")
-            self.log("held_out/energy", energy, on_epoch=True, batch_size=len(batch))
+            self.log("held_out/energy", energy, on_epoch=True, batch_size=len(batch), sync_dist=True)
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+    def configure_optimizers(self) -> Any:
+        def rate(_: int) -> float:
+            return self._remaining_rate(self.global_step)
+
         networks = [self.network] if self.critic is None else [self.network, self.critic]
-        return [self._optimizer(network) for network in networks]
+        optimizers = [self._optimizer(network) for network in networks]
+        return optimizers, [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
 
     def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        if self.settings.optimizer == "rmsprop":
-            return torch.optim.RMSprop(network.parameters(), lr=self.settings.lr)
-        betas = ADVERSARIAL_BETAS if self.settings.learned else (0.9, 0.999)
-        return torch.optim.Adam(network.parameters(), lr=self.settings.lr, betas=betas)
-
-    def _optimizers(self) -> list[Any]:
-        optimizers = self.optimizers()
-        return optimizers if isinstance(optimizers, list) else [optimizers]
+        if self.config.optimizer == "rmsprop":
+            return torch.optim.RMSprop(network.parameters(), lr=self.config.lr)
+        betas = ADVERSARIAL_BETAS if self.config.learned else (0.9, 0.999)
+        return torch.optim.Adam(network.parameters(), lr=self.config.lr, betas=betas)
 
 
-def make_generator(settings: GeneratorSettings) -> nn.Module:
+def make_generator(config: GeneratorConfig) -> nn.Module:
     """Latents (n, d) to flat images (n, p) in [0, 1]."""
-    if settings.network == "dcgan":
-        return dcgan_generator(settings.latent_dim, settings.image_shape, settings.width)
-    pixels = math.prod(settings.image_shape)
-    return nn.Sequential(*mlp([settings.latent_dim, *settings.hidden, pixels]), nn.Sigmoid())
+    if config.network == "dcgan":
+        return dcgan_generator(config.latent_dim, config.image_shape, config.width)
+    pixels = math.prod(config.image_shape)
+    return nn.Sequential(*mlp([config.latent_dim, *config.hidden, pixels]), nn.Sigmoid())
 
 
-def make_critic(settings: GeneratorSettings) -> nn.Module:
+def make_critic(config: GeneratorConfig) -> nn.Module:
     """Flat images (n, p) to features (n, k)."""
-    if settings.network == "dcgan":
+    if config.network == "dcgan":
         # The other two bounds are on the slope of f at one point at a time.
-        batch_norm = settings.critic_bound == "clip"
-        return dcgan_critic(settings.image_shape, settings.width, settings.critic_features, batch_norm=batch_norm)
-    return mlp([math.prod(settings.image_shape), *settings.hidden[::-1], settings.critic_features])
+        batch_norm = config.critic_bound == "clip"
+        return dcgan_critic(config.image_shape, config.width, config.critic_features, batch_norm=batch_norm)
+    return mlp([math.prod(config.image_shape), *config.hidden[::-1], config.critic_features])

@@ -30,7 +30,7 @@ Source = Callable[[Stream], torch.Generator]
 
 
 class Method(Protocol):
-    """What stands between the encoder's outputs and the codes."""
+    """What stands between the encoder's outputs, of at least 32 bits each, and the codes."""
 
     @property
     def outputs(self) -> int:
@@ -59,7 +59,7 @@ class Matched:
             self.terms = [(part, make_matching(factor, part.stop - part.start)) for part, factor in prior.factors(dim)]
 
     def encode(self, outputs: Tensor) -> Tensor:
-        return self.prior.project(outputs.float())
+        return self.prior.project(outputs)
 
     def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
         return self.encode(outputs)
@@ -69,7 +69,7 @@ class Matched:
         if not self.terms:
             return codes, codes.new_zeros(())
         everyone = global_batch(codes)
-        draws = self.prior.sample(len(everyone), self.outputs, source(Stream.PRIOR)).to(codes.device)
+        draws = self.prior.sample(len(everyone), self.outputs, source(Stream.PRIOR)).to(codes)
         noise = source(Stream.MATCHING)
         losses = [matching(everyone[:, part], draws[:, part], noise) for part, matching in self.terms]
         return codes, torch.stack(losses).sum()
@@ -82,13 +82,13 @@ class Variational:
         self.posterior, self.outputs = posterior, posterior.outputs(dim)
 
     def encode(self, outputs: Tensor) -> Tensor:
-        return self.posterior.mode(outputs.float())
+        return self.posterior.mode(outputs)
 
     def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
-        return self.posterior.sample(outputs.float(), noise)
+        return self.posterior.sample(outputs, noise)
 
     def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
-        divergence = self.posterior.divergence(outputs.float()).mean()
+        divergence = self.posterior.divergence(outputs).mean()
         return self.sample(outputs, source(Stream.POSTERIOR)), divergence
 
 

@@ -67,13 +67,9 @@ def score_table(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 def explanation(metrics: dict[str, Any]) -> str:
     """What rows, columns and intervals of `score_table` mean, and why rows are missing."""
     features = metrics.get("features")
+    many = f", {features['images']} in FID, KID, classifier score, precision to coverage" if features else ""
     sentences = [
-        f"{metrics['images_compared']} samples against as many held-out images"
-        + (
-            f"; {features['images']} in FID, KID, classifier score, precision to coverage, and the codes' IMQ MMD."
-            if features
-            else "."
-        ),
+        f"{metrics['images_compared']} samples against as many held-out images{many}.",
         "Arrows point to what is better, or to what new real images have.",
         "Untrained: the same networks before training.",
         "Training data: training images in place of samples and held-out images (their copies: the other ones), prior "

@@ -9,6 +9,7 @@ from sinkdiv.generative import figures
 from sinkdiv.generative.autoencoder import Autoencoder
 from sinkdiv.generative.data import Images
 from sinkdiv.generative.files import png_bytes
+from sinkdiv.generative.generator import SinkhornGenerator
 from sinkdiv.generative.model import Model
 from sinkdiv.generative.report import Section, png, svg
 from sinkdiv.generative.runs import RunFolder, Trained
@@ -20,6 +21,7 @@ CODES_SHOWN = 1000
 INTERPOLATIONS = 8
 STEPS = 12
 LANDMARKS_SHOWN = 36
+SQUARE_SIDE = 20
 
 
 def sample_grid(model: Model, count: int, seed: int) -> Any:
@@ -47,7 +49,16 @@ def sections(run: RunFolder, trained: Trained, images: Images) -> list[Section]:
     found.append(Section("Training", "", svg(figures.curves(trained.history.rows))))
     if isinstance(model, Autoencoder):
         found += _latent_sections(model, images)
+    if isinstance(model, SinkhornGenerator) and (model.config.prior, model.config.latent_dim) == ("uniform", 2):
+        caption = "Images of an even grid over the latents' square [0, 1]²."
+        found.append(Section("The square of latents", caption, _picture(model, square(model), SQUARE_SIDE)))
     return found
+
+
+def square(model: SinkhornGenerator) -> Tensor:
+    """Images (400, pixels) of the midpoints of a 20 × 20 grid over the unit square, for latents in two dimensions."""
+    ticks = (torch.arange(SQUARE_SIDE) + 0.5) / SQUARE_SIDE
+    return model.decode(torch.cartesian_prod(ticks, ticks))
 
 
 def _latent_sections(model: Autoencoder, images: Images) -> list[Section]:

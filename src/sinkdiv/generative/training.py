@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
+from torch import Tensor
 
 from sinkdiv.generative.callbacks import (
     EpochCheckpoint,
@@ -26,10 +26,14 @@ from sinkdiv.generative.config import RunConfig
 from sinkdiv.generative.data import Images, held_out_loader, training_loader
 from sinkdiv.generative.finishing import finish
 from sinkdiv.generative.models import make_model
+from sinkdiv.generative.processes import Group, leading, uses_gpu
 from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run
+from sinkdiv.generative.seeds import Stream
+from sinkdiv.generative.watch import TrainingFailure, Watch, spread
 
 # The settings' names of precisions, as the trainer knows them.
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+SAMPLES_WATCHED = 64
 
 _NOISE = (
     ".*does not have many workers.*",
@@ -45,30 +49,31 @@ _NOISE = (
 def train(run: RunFolder, config: RunConfig, images: Images, console: Console) -> dict[str, Any]:
     """Train from the last whole epoch, or from the start, then write samples, metrics and a report.
 
-    On Ctrl-C the step is finished, its state saved, and everything is written as usual, marked as interrupted.
+    With several devices, other processes read the settings that the run's folder holds and share the batches. On
+    Ctrl-C the step is finished, its state saved, and everything is written as usual, marked as interrupted.
+
+    The same, marked as failed, is done with the last whole epoch when training fails.
 
     Returns:
         What was written to `metrics.json`.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C before the first step was finished.
+        TrainingFailure: in the first epoch, when there is nothing to write about.
     """
-    _fit(run, config, images, console)
-    _leave_group()
+    with leading(run.root, config.accelerator, config.devices) as group:
+        failure = _fit(run, config, images, console, group)
     if not (run.last.exists() or run.interrupted.exists()):
-        raise KeyboardInterrupt
-    return finish(run, load_run(run), images)
+        raise failure or KeyboardInterrupt
+    return finish(run, load_run(run), images, failure.reason if failure else None)
 
 
-def is_helper_process() -> bool:
-    """Whether this process was started by another one to share its batches."""
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0
-
-
-def join(run: RunFolder, config: RunConfig, images: Images) -> None:
+def join(run: RunFolder, config: RunConfig, images: Images, group: Group) -> None:
     """Share the batches of a run that another process leads."""
-    _fit(run, config, images, Console(quiet=True))
-    _leave_group()
+    _fit(run, config, images, Console(quiet=True), group)
 
 
-def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) -> None:
+def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console, group: Group) -> TrainingFailure | None:
     history, stop = History(), StopOnSignal(run.interrupted)
     resume_from = run.last if run.last.exists() else None
     if resume_from:
@@ -80,9 +85,16 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) ->
             strategy="ddp" if config.devices > 1 else "auto",
             precision=PRECISIONS[config.precision],
             max_epochs=config.max_epochs,
-            callbacks=[history, TrainingBar(console, history), stop, EpochCheckpoint(run.last, run.interrupted)],
+            callbacks=[
+                Watch(_watched, spread(images.train)),
+                history,
+                TrainingBar(console, history),
+                stop,
+                EpochCheckpoint(run.last, run.interrupted),
+            ],
             logger=_loggers(run.root),
-            plugins=[WholeCheckpoints()],
+            plugins=[WholeCheckpoints(), group],
+            sync_batchnorm=config.devices > 1 and uses_gpu(config.accelerator),
             default_root_dir=run.root,
             log_every_n_steps=len(images.train) // config.batch_size,
             num_sanity_val_steps=0,
@@ -90,21 +102,23 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) ->
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        loader = training_loader(images, config.batch_size, config.seed, trainer.global_rank, trainer.world_size)
+        loader = training_loader(images, config.batch_size, config.seed, group.rank, group.size)
         model = make_model(config, config.max_epochs * len(loader))
         try:
             trainer.fit(model, loader, held_out_loader(images), ckpt_path=resume_from)
         except StoppedError:
             pass
+        except TrainingFailure as failure:
+            return TrainingFailure(f"step {trainer.global_step}: {failure.reason}")
         except (SystemExit, SIGTERMException) as ending:
             # A second Ctrl-C, on which Lightning would end the process, or SIGTERM: no time for a report.
             raise KeyboardInterrupt from ending
+    return None
 
 
-def _leave_group() -> None:
-    """End the communication between processes: what follows is for one of them, on all of the data."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+def _watched(model: Any, step: int) -> Tensor:
+    samples: Tensor = model.draw(SAMPLES_WATCHED, Stream.EVALUATION, step)
+    return samples
 
 
 def _loggers(root: Path) -> list[CSVLogger | TensorBoardLogger]:

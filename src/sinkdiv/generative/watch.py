@@ -9,10 +9,12 @@ from torch import Tensor
 
 #: Samples whose mean squared distance is below this part of the data's have collapsed.
 COLLAPSED = 0.01
+#: Images that are enough to measure the spread of a data set.
+SPREAD_IMAGES = 2000
 
 
 class TrainingFailure(Exception):  # noqa: N818
-    """Training was ended because it failed; `reason` is one line that says how."""
+    """Training was ended because it failed; `reason` is part of a line that says how."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -20,22 +22,30 @@ class TrainingFailure(Exception):  # noqa: N818
 
 
 def spread(points: Tensor) -> float:
-    """E|x−x'|² over all pairs of points (n, d), the n pairs of a point with itself included."""
-    return 2 * float(points.detach().double().var(0, correction=0).sum())
+    """E|x−x'|² over all pairs of points (n, d), or of some 2,000 of them; pairs of a point with itself included."""
+    some = points[:: max(1, len(points) // SPREAD_IMAGES)]
+    return 2 * float(some.detach().double().var(0, correction=0).sum())
 
 
-def require_finite(what: str, tensor: Tensor, step: int) -> None:
+def require_finite(what: str, tensor: Tensor) -> None:
     """Raise `TrainingFailure` if any number of `tensor` is NaN or infinite."""
     if not torch.isfinite(tensor).all():
-        raise TrainingFailure(f"step {step}: {what} not finite")
+        raise TrainingFailure(f"{what} not finite")
+
+
+def require_distances(what: str, points: Tensor) -> None:
+    """Raise `TrainingFailure` unless all squared distances between points (n, d) are finite."""
+    # |x−y|² ≤ 4 max |x|²
+    if not torch.isfinite(4 * points.detach().square().sum(1)).all():
+        raise TrainingFailure(f"{what} are not finite, or too large for their distances to be")
 
 
 class Watch(Callback):
     """Raises `TrainingFailure` when gradients or weights are not finite, or when samples have collapsed.
 
-    A gradient is looked at before it is used, so that the weights are still those of the last good step. Untrained
-    networks may produce samples that hardly differ, so collapse is looked for only once samples have been apart, and in
-    any case after `grace` steps.
+    A gradient is looked at before it is used, so that the weights are still those of the last good step, and all else
+    also before an epoch ends, so that what is saved then is good. Untrained networks may produce samples that hardly
+    differ, so collapse is looked for only once samples have been apart, and in any case after `grace` steps.
 
     Args:
         draw: the model's samples at a step, (n, d), in the units of the data; without it collapse is not looked for.
@@ -49,7 +59,7 @@ class Watch(Callback):
         draw: Callable[[LightningModule, int], Tensor] | None = None,
         data_spread: float = 0.0,
         every: int = 50,
-        grace: int = 1000,
+        grace: int = 2000,
     ) -> None:
         self.draw, self.data_spread, self.every, self.grace = draw, data_spread, every, grace
         self._apart = False
@@ -61,33 +71,50 @@ class Watch(Callback):
             return  # Steps whose scaled gradients overflow are left out, which is no failure.
         used = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
         named = ((name, weight.grad) for name, weight in pl_module.named_parameters() if id(weight) in used)
-        self._check(trainer.global_step, "the gradient of", named)
+        self._check("the gradient of", named)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if step % self.every:
-            return
-        self._check(step, "the weight", pl_module.named_parameters())
-        if self.draw is not None:
-            self.check_samples(step, self.draw(pl_module, step))
+        if trainer.global_step % self.every == 0:
+            self._look(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer, pl_module)
 
     def check_samples(self, step: int, samples: Tensor) -> None:
         """Raise `TrainingFailure` if the samples (n, d) are not finite or have collapsed."""
-        require_finite("samples are", samples, step)
+        require_finite("samples are", samples)
         found, least = spread(samples), COLLAPSED * self.data_spread
         if found >= least:
             self._apart = True
         elif self._apart or step >= self.grace:
             raise TrainingFailure(
-                f"step {step}: samples have collapsed: their mean squared distance is {found:.3g}, "
-                f"the data's {self.data_spread:.3g}"
+                f"samples have collapsed: their mean squared distance is {found:.3g}, the data's {self.data_spread:.3g}"
             )
 
-    def _check(self, step: int, what: str, named: Iterable[tuple[str, Tensor | None]]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        return {"apart": self._apart}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._apart = bool(state_dict["apart"])
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check("the weight", pl_module.named_parameters())
+        if self.draw is None:
+            return
+        training = pl_module.training
+        # Normalisation over batches must not count these samples among those of training.
+        pl_module.eval()
+        try:
+            with torch.no_grad():
+                self.check_samples(trainer.global_step, self.draw(pl_module, trainer.global_step))
+        finally:
+            pl_module.train(training)
+
+    def _check(self, what: str, named: Iterable[tuple[str, Tensor | None]]) -> None:
         tensors = {name: tensor for name, tensor in named if tensor is not None}
         # One answer for all of them: on a GPU each costs a synchronisation.
         if tensors and not torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()]).all():
             for name, tensor in tensors.items():
-                require_finite(f"{what} {name} is", tensor, step)
+                require_finite(f"{what} {name} is", tensor)

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.networks.perceptron import mlp
+from sinkdiv.generative.precision import widened
+from sinkdiv.transforms import full_precision
 
 SQUARE = 28
 WHERE = 3
@@ -73,7 +75,8 @@ class Program(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         what, where = codes[:, :-WHERE], codes[:, -WHERE:]
-        digit = place(_precise(self.drawing(what)), *placement(_precise(where), self.canvas), self.canvas)
+        # Half precision would round 1 − 1e-6 to 1, and places to whole pixels.
+        digit = place(widened(self.drawing(what)), *placement(widened(where), self.canvas), self.canvas)
         white = 1 - (1 - digit) * torch.sigmoid(-self.background_logit)
         return torch.logit(white, eps=MARGIN).flatten(1)
 
@@ -89,9 +92,9 @@ class Inverse(nn.Module):
         self.looking = mlp([channels * SQUARE**2, *hidden, outputs - WHERE])
 
     def forward(self, images: Tensor) -> Tensor:
-        where = _precise(self.seeking(images))
+        where = widened(self.seeking(images))
         scales, shifts = placement(where, self.canvas)
-        canvases = _precise(images).unflatten(1, self.image_shape)
+        canvases = widened(images).unflatten(1, self.image_shape)
         square = place(canvases, 1 / scales, -shifts / scales[:, None], (SQUARE, SQUARE))
         seen = self.looking(square.flatten(1))
         return torch.cat([seen[:, : self.what], where, seen[:, self.what :]], dim=1)
@@ -119,7 +122,7 @@ def place(images: Tensor, scales: Tensor, shifts: Tensor, canvas: Sequence[int])
     height, width = canvas
     down = _interpolation(height, images.shape[2], scales, shifts[:, 1])
     right = _interpolation(width, images.shape[3], scales, shifts[:, 0])
-    with torch.autocast(images.device.type, enabled=False):
+    with full_precision(images):
         return down[:, None] @ images @ right[:, None].mT
 
 
@@ -129,8 +132,3 @@ def _interpolation(length: int, side: int, scales: Tensor, shifts: Tensor) -> Te
     sources = (pixels - shifts[:, None]) / scales[:, None] + (side - 1) / 2
     columns = torch.arange(side, dtype=scales.dtype, device=scales.device)
     return (1 - (sources[:, :, None] - columns).abs()).clamp(min=0)
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    """At least float32, also in an autocast region: half precision rounds 1 − 1e-6 to 1, and places to pixels."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -37,8 +37,8 @@ def support_scores(features: Tensor, reference: Tensor, neighbours: int = NEIGHB
       generated outliers.
 
     Read them together: a single image that lies where balls overlap, repeated, has the highest precision and density,
-    and no recall. None is unbiased; only scores from equally many images, with one k, compare. k = 5 is Naeem's; Kynkäänniemi took 3.
-    Time O(d n m), memory O(n + m).
+    and no recall. None is unbiased; only scores from equally many images, with one k, compare. k = 5 is Naeem's;
+    Kynkäänniemi took 3. Time O(d n m), memory O(n + m).
 
     Args:
         features: (n, d) of the images to judge, n > neighbours.
