@@ -166,4 +166,4 @@ def test_few_colour_images_have_all_scores_but_fid(monkeypatch: pytest.MonkeyPat
 def test_a_score_without_a_value_is_shown_as_a_dash(metrics: dict[str, Any]) -> None:
     scores = {name: column | {"nearest_training_ratio": None} for name, column in metrics["scores"].items()}
     rows = {row[0]: row[1:] for row in score_table(metrics | {"scores": scores})}
-    assert rows["samples, distance to training images (pixels) → 1"] == ("–", "–", "–")
+    assert rows["samples, distance to training ÷ held-out images (pixels) → 1"] == ("–", "–", "–")

@@ -20,7 +20,7 @@ from sinkdiv.generative.matching import IMQ_SCALES, imq_mmd
 from sinkdiv.generative.scores.confidence import classifier_score
 from sinkdiv.generative.scores.frechet import frechet_distance
 from sinkdiv.generative.scores.kernel import kernel_distance, multiquadric_distance
-from sinkdiv.generative.scores.memorisation import memorisation_scores, nearest_distances
+from sinkdiv.generative.scores.memorisation import memorisation_scores, nearest_distances, relative_distances
 from sinkdiv.generative.scores.support import support_scores
 from sinkdiv.generative.scores.transport import certified_divergence, exact_wasserstein, root_mean_square_distance
 
@@ -183,25 +183,35 @@ def test_nearest_distances_are_those_of_a_search_and_copies_are_exact() -> None:
     np.testing.assert_allclose(nearest_distances(training[rows], training, rows), neighbours[:, 1], rtol=1e-5)
 
 
-def test_copies_are_seen_and_new_images_are_not(digits: Tensor) -> None:
+def test_copies_are_seen_and_new_images_are_not_taken_for_them(digits: Tensor) -> None:
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
     training, held_out, new = digits[order[:3000]], digits[order[3000:4000]], digits[order[4000:]]
-    usual = nearest_distances(held_out, training)
+    copies = training[:1000]
+
+    def relative(images: Tensor, own: Tensor | None = None) -> Tensor:
+        return relative_distances(nearest_distances(images, training), nearest_distances(images, held_out, own))
+
+    usual = relative(held_out, torch.arange(1000))
 
     def memorised(images: Tensor) -> tuple[float | None, float]:
-        return memorisation_scores(nearest_distances(images, training), usual)
+        return memorisation_scores(relative(images), usual)
 
-    # Three standard errors of a median and of a share of one per cent, of a thousand images each.
-    assert memorised(new)[0] == pytest.approx(1, abs=0.05)
-    assert memorised(new)[1] == pytest.approx(0.01, abs=0.0135)
-    assert memorised(training[:1000]) == (0, 1)
-    # Copies that are not verbatim show in the ratio.
-    assert memorised(noisy(training[:1000], 0.1))[0] < 0.6
-    assert memorised(blurred(training[:1000], 3))[0] < 0.8
+    # The share's tolerance is three standard errors of 1 % of a thousand, on both sides.
+    assert memorised(new) == (pytest.approx(1, abs=0.05), pytest.approx(0.01, abs=0.0135))
+    # Smooth new images are nearer to all images than real ones are, in the same proportion to both sets.
+    assert memorised(blurred(new, 3)) == (pytest.approx(1, abs=0.05), pytest.approx(0, abs=0.01))
+    assert memorised(copies) == (0, 1)
+    ratio, share = memorised(noisy(copies, 0.1))
+    assert ratio < 0.5
+    assert share > 0.8
+    assert memorised(blurred(copies, 3))[0] < 0.8
 
 
-def test_the_ratio_is_undefined_where_held_out_images_were_trained_on() -> None:
-    assert memorisation_scores(torch.ones(10), torch.zeros(10)) == (None, 0)
+def test_twins_in_the_data_leave_no_ratio() -> None:
+    zero, one = torch.zeros(10), torch.ones(10)
+    assert relative_distances(zero, zero).tolist() == one.tolist()
+    assert memorisation_scores(one, zero) == (None, 0)
+    assert memorisation_scores(relative_distances(one, zero), one) == (None, 0)
 
 
 def test_exact_wasserstein_on_a_line_sorts() -> None:

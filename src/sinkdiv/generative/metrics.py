@@ -33,8 +33,8 @@ def score(model: Model, images: Images) -> dict[str, Any]:
     - `sample_mmd_energy_x1000`: 1000 · ½|samples − held-out|² in the energy kernel, diagonal terms included; lower
     - `sample_sinkhorn_divergence`: the same two sets, S_ε of |x−y|² with its certified interval; lower
     - `sample_w2`: their exact Wasserstein-2 distance, in features, or in pixels where there are none; lower
-    - `nearest_training_ratio`, `copied_share`: whether samples are copies of training images, in pixels; not lower
-      than 1, not higher than 0.01
+    - `nearest_training_ratio`, `copied_share`: whether samples are copies of training images, in pixels; new
+      images have 1 and 0.01, copies 0 and 1
 
     of images that have features (scores in other features are other scores):
 

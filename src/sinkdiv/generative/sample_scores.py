@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import sinkdiv
@@ -11,7 +12,7 @@ from sinkdiv.generative.features import CLASSIFIER_OF, Activations, Extractor, f
 from sinkdiv.generative.scores.confidence import SPLITS, classifier_score
 from sinkdiv.generative.scores.frechet import frechet_distance
 from sinkdiv.generative.scores.kernel import kernel_distance
-from sinkdiv.generative.scores.memorisation import memorisation_scores, nearest_distances
+from sinkdiv.generative.scores.memorisation import memorisation_scores, nearest_distances, relative_distances
 from sinkdiv.generative.scores.support import support_scores
 from sinkdiv.generative.scores.transport import certified_divergence, exact_wasserstein, root_mean_square_distance
 
@@ -43,9 +44,9 @@ class Comparison:
     """
 
     def __init__(self, images: Images, held_out: Tensor) -> None:
-        self.held_out, self.training = held_out[:MOST_IMAGES_COMPARED], images.train
-        self.nearest = nearest_distances(self.held_out, self.training)
+        self.all_held_out, self.held_out, self.training = held_out, held_out[:MOST_IMAGES_COMPARED], images.train
         self.images_compared = len(self.held_out)
+        self.nearness = self._nearness(self.held_out, own_held_out=torch.arange(self.images_compared))
         self.extractor, self.missing = _features_or_reason(images, len(held_out))
         self.features = self.reference = None
         if self.extractor is not None:
@@ -62,11 +63,15 @@ class Comparison:
             own: (n,) rows of the training images that they are; a model's are none.
         """
         few = samples[:MOST_IMAGES_COMPARED]
-        nearest = nearest_distances(few, self.training, None if own is None else own[:MOST_IMAGES_COMPARED])
-        scores = self._in_pixels(few) | memorisation_scores(nearest, self.nearest)._asdict()
+        nearness = self._nearness(few, None if own is None else own[:MOST_IMAGES_COMPARED])
+        scores = self._in_pixels(few) | memorisation_scores(nearness, self.nearness)._asdict()
         if self.extractor is None or self.reference is None:
             return scores | {"sample_w2": exact_wasserstein(few, self.held_out)}
         return scores | self._in_features(self.extractor(samples), self.reference)
+
+    def _nearness(self, few: Tensor, own: Tensor | None = None, own_held_out: Tensor | None = None) -> Tensor:
+        to_training = nearest_distances(few, self.training, own)
+        return relative_distances(to_training, nearest_distances(few, self.all_held_out, own_held_out))
 
     def _in_pixels(self, samples: Tensor) -> dict[str, Any]:
         blur = IMAGE_BLUR_PER_PIXEL * math.sqrt(samples.shape[1])

@@ -39,7 +39,7 @@ ROWS = {
     "recall": Row("samples, recall ({features})", 3, HIGHER),
     "density": Row("samples, density ({features})", 3, HIGHER),
     "coverage": Row("samples, coverage ({features})", 3, HIGHER),
-    "nearest_training_ratio": Row("samples, distance to training images (pixels)", 3, "→ 1"),
+    "nearest_training_ratio": Row("samples, distance to training ÷ held-out images (pixels)", 3, "→ 1"),
     "copied_share": Row("samples, share of copies (pixels)", 3, "→ 0.01"),
     "latent_mmd_energy_x1000": Row("codes, energy MMD ×1000", 2),
     "latent_mmd_imq_x1000": Row("codes, IMQ MMD ×1000", 2),
@@ -67,12 +67,12 @@ def score_table(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 def explanation(metrics: dict[str, Any]) -> str:
     """What rows, columns and intervals of `score_table` mean, and why rows are missing."""
     features = metrics.get("features")
+    many = f", {features['images']} in FID, KID, classifier score, precision to coverage" if features else ""
     sentences = [
-        f"{metrics['images_compared']} samples against as many held-out images"
-        + (f"; {features['images']} in FID, KID, classifier score, precision to coverage." if features else "."),
+        f"{metrics['images_compared']} samples against as many held-out images{many}.",
         "Arrows point to what is better, or to what new real images have.",
         "Untrained: the same networks before training.",
-        "Training data: training images in place of samples and held-out images (each far from the others only), prior "
+        "Training data: training images in place of samples and held-out images (their copies: the other ones), prior "
         "draws in place of codes; what is left there is sampling noise.",
         f"The Sinkhorn divergences have blur {' and '.join(_blurs(metrics))}; ± is their certified interval.",
     ]

@@ -36,8 +36,9 @@ def support_scores(features: Tensor, reference: Tensor, neighbours: int = NEIGHB
       near 1 − 2^−k for two equally large samples of one law. Unlike recall it does not believe wide balls of
       generated outliers.
 
-    None is unbiased; only scores from equally many images, with one k, compare. k = 5 is Naeem's; Kynkäänniemi took 3.
-    Time O(d n m), memory O(n + m).
+    Read them together: a single image that lies where balls overlap, repeated, has the highest precision and density,
+    and no recall. None is unbiased; only scores from equally many images, with one k, compare. k = 5 is Naeem's;
+    Kynkäänniemi took 3. Time O(d n m), memory O(n + m).
 
     Args:
         features: (n, d) of the images to judge, n > neighbours.
