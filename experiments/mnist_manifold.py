@@ -4,7 +4,8 @@
 
 Latents are uniform on the square [0, 1]², the generator is an MLP with two hidden layers of 500, the cost |x−y|² of
 images in [0, 1]^784, the optimiser Adam. A picture shows the images of a 20 × 20 grid of the square. One file a run
-is written to records/ and one picture, then table.md.
+is written to records/ and one picture, then table.md. A run counts steps, not epochs, so that batches of 10 and of 200
+are trained alike.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import math
 import sys
 import time
 import warnings
@@ -24,18 +26,20 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 from resumable import Record, conditions, records, spread, work
-from torch import Tensor
 
 import sinkdiv
+from sinkdiv.generative.config import GeneratorConfig
 from sinkdiv.generative.data import Images, load_images, training_loader
+from sinkdiv.generative.features import features_for
 from sinkdiv.generative.files import replacing, write_text
-from sinkdiv.generative.generator import GeneratorSettings, SinkhornGenerator
-from sinkdiv.generative.generator_loss import GeneratorLoss
+from sinkdiv.generative.generator import SinkhornGenerator
+from sinkdiv.generative.scores.frechet import frechet_distance
 from sinkdiv.generative.seeds import Stream, generator
+from sinkdiv.generative.showing import SQUARE_SIDE, square
 from sinkdiv.generative.watch import TrainingFailure, Watch
 from sinkdiv.generative.watch import spread as squared_spread
 
-SIDE, COMPARED = 20, 2000
+COMPARED = 2000
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Run:
 
 
 def planned(options: argparse.Namespace) -> list[Run]:
-    kinds = [(1.0, None, 200), (1.0, None, 10), (0.1, None, 200), (1.0, 10, 200), (1.0, 10, 10), (0.1, 100, 200)]
+    kinds = [(eps, kind, batch) for eps, few in ((1.0, 10), (0.1, 100)) for kind in (few, None) for batch in (200, 10)]
     return [
         Run(options.data, eps, iterations, batch, seed, options.steps)
         for seed in range(options.seeds)
@@ -63,11 +67,17 @@ def planned(options: argparse.Namespace) -> list[Run]:
     ]
 
 
+def configuration(images: Images, run: Run) -> GeneratorConfig:
+    return GeneratorConfig(
+        data=images.name, data_fingerprint=images.fingerprint, image_shape=images.shape, binarize=False,
+        batch_size=run.batch_size, lr=1e-3, max_epochs=math.ceil(run.steps * run.batch_size / len(images.train)),
+        seed=run.seed, prior="uniform", latent_dim=2, network="mlp", hidden=(500, 500), eps=run.eps, value="sharp",
+        derivative="auto" if run.iterations is None else "unrolled", iterations=run.iterations or 0,
+    )  # fmt: skip
+
+
 def train(images: Images, folder: Path, run: Run) -> Record:
-    loss = GeneratorLoss(
-        run.eps, derivative="auto" if run.iterations is None else "unrolled", iterations=run.iterations
-    )
-    model = SinkhornGenerator(GeneratorSettings(image_shape=images.shape, loss=loss, seed=run.seed))
+    model = SinkhornGenerator(configuration(images, run), run.steps)
     watch = Watch(
         lambda module, step: module.draw(64, Stream.EVALUATION, step), squared_spread(images.train), grace=500
     )
@@ -81,7 +91,7 @@ def train(images: Images, folder: Path, run: Run) -> Record:
         try:
             trainer.fit(model, training_loader(images, run.batch_size, run.seed))
         except TrainingFailure as found:
-            failure = found.reason
+            failure = f"step {trainer.global_step}: {found.reason}"
     seconds = time.perf_counter() - begin
     picture(model, images.shape, folder / f"{run.name}.png")
     unfinished = sum(issubclass(warning.category, sinkdiv.ConvergenceWarning) for warning in caught)
@@ -94,22 +104,23 @@ def train(images: Images, folder: Path, run: Run) -> Record:
 
 @torch.no_grad()
 def scores(model: SinkhornGenerator, images: Images) -> dict[str, float]:
-    """The energy distance to held-out images, and what training images get."""
+    """Energy distance and FID to held-out images, and what training images get."""
     chosen = torch.randperm(len(images.held_out), generator=generator(0, Stream.EVALUATION))[:COMPARED]
     held_out, samples = images.held_out[chosen], model.draw(COMPARED, Stream.SAMPLES)
-    return {
-        "energy_x1000": 1e3 * float(sinkdiv.mmd(samples, held_out, kernel="energy")),
-        "energy_of_data_x1000": 1e3 * float(sinkdiv.mmd(images.train[:COMPARED], held_out, kernel="energy")),
-    }
+    found = {}
+    extractor = features_for(images.name, images.shape)
+    for name, points in (("", samples), ("_of_data", images.train[:COMPARED])):
+        found[f"energy{name}_x1000"] = 1e3 * float(sinkdiv.mmd(points, held_out, kernel="energy"))
+        if extractor is not None:
+            found[f"fid{name}"] = frechet_distance(extractor(points).features, extractor(held_out).features)
+    return found
 
 
 @torch.no_grad()
 def picture(model: SinkhornGenerator, shape: tuple[int, ...], path: Path) -> None:
     """The images of a grid over the square of latents."""
-    ticks = (torch.arange(SIDE) + 0.5) / SIDE
-    shown: Tensor = model.network(torch.cartesian_prod(ticks, ticks))
-    _, height, width = shape
-    tiles = shown.reshape(SIDE, SIDE, height, width).permute(0, 2, 1, 3).reshape(SIDE * height, SIDE * width)
+    side, (_, height, width) = SQUARE_SIDE, shape
+    tiles = square(model).reshape(side, side, height, width).permute(0, 2, 1, 3).reshape(side * height, side * width)
     with replacing(path) as temporary:
         Image.fromarray((255 * (1 - tiles)).round().byte().numpy(), mode="L").save(temporary, optimize=True)
 
@@ -119,18 +130,19 @@ def table(found: list[Record]) -> Iterator[str]:
     yield "# The square of latents as digits"
     yield ""
     steps = " or ".join(str(each) for each in sorted({record["steps"] for record in found}))
-    yield f"Data: {first['data']}. {steps} steps of Adam at 10⁻³, debiased sharp loss, |x−y|² of images in [0, 1]^784."
-    yield f"Energy distance (½ MMD² in the kernel −|x−y|, × 1000) of {COMPARED} samples to {COMPARED} held-out images;"
-    yield f"training images get {first['energy_of_data_x1000']:.1f}. `exact`: converged, implicit derivative."
-    yield "Written by `mnist_manifold.py`."
+    yield f"Data: {first['data']}. {steps} steps of Adam, from 10⁻³ along half a cosine to zero, which is few: these"
+    yield "pictures are to be compared with each other. Debiased sharp loss, |x−y|² of images in [0, 1]^784."
+    yield f"Energy distance (½ MMD² in the kernel −|x−y|, × 1000) and FID (MNIST classifier) of {COMPARED} samples to"
+    yield f"{COMPARED} held-out images; training images get {first['energy_of_data_x1000']:.1f} and"
+    yield f"{first['fid_of_data']:.2f}. `exact`: converged, implicit derivative. Written by `mnist_manifold.py`."
     yield ""
-    yield "| ε | iterations | batch | energy distance | steps not converged | ms a step | s | failure |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| ε | iterations | batch | energy distance | FID | steps not converged | ms a step | s | failure |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for kind in sorted({kind_of(record) for record in found}):
         own = [record for record in found if kind_of(record) == kind]
         cells = [
             f"{kind[0]:g}", str(kind[1]) if kind[1] else "exact", str(kind[2]),
-            spread([record["energy_x1000"] for record in own], 1),
+            spread([record["energy_x1000"] for record in own], 1), spread([record["fid"] for record in own], 1),
             spread([record["not_converged"] for record in own], 0),
             spread([record["milliseconds_a_step"] for record in own], 0),
             spread([record["training_seconds"] for record in own], 0),
@@ -148,7 +160,7 @@ def kind_of(record: Record) -> tuple[float, int, int]:
 def parse(arguments: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--data", default="mnist", help="as in `sinkdiv train` (mnist)")
+    parser.add_argument("--data", choices=("mnist", "mnist-5k"), default="mnist", help="(mnist)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 (1)")
     parser.add_argument("--steps", type=int, default=1000, help="steps of Adam (1000)")
     options = parser.parse_args(arguments)

@@ -24,8 +24,8 @@ from sinkdiv.generative.watch import spread
 CHANGEABLE = {"max_epochs", "accelerator", "devices"}
 # A quarter of the mean squared distance of two draws: half a unit of squared length on the unit sphere.
 EPS_OF_SPREAD = 0.25
-# Of a generator's cost of two training images, |y−y'|² or its root.
-EPS_OF_IMAGE_SPREAD = 0.05
+# Of a generator's cost of two training images, |y−y'|² or its root: for MNIST the ε = 1 of G18.
+EPS_OF_IMAGE_SPREAD = 0.01
 # Stands for images that are not read yet.
 PLACEHOLDER = Images("", (1, 28, 28), torch.eye(28 * 28), torch.zeros(0, 28 * 28), None, None, "")
 CRITIC_ONLY = ("critic_features", "critic_steps", "critic_bound")
