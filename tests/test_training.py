@@ -223,3 +223,8 @@ def test_damaged_and_foreign_checkpoints_are_one_clear_line(copied: RunFolder) -
     copied.last.unlink()
     with pytest.raises(InputError, match="no checkpoint"):
         load_run(copied)
+
+
+def test_a_latent_space_of_one_dimension_is_drawn(tmp_path: Path) -> None:
+    run = quick_run(tmp_path / "line", prior="uniform", latent_dim=1, max_epochs=1)
+    assert run.report.stat().st_size > 0

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional
 
 GRID_PIXELS = 640
 MARGIN = 2
@@ -110,7 +111,8 @@ def class_maps(codes: Tensor, labels: Tensor, draws: Tensor) -> bytes:
 
 def _on_plane(codes: Tensor, draws: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Codes (n, d) and draws (m, d) as (n, 2) and (m, 2), projected on the plane in which both together spread most."""
-    both = torch.cat([codes, draws]).double()
+    # A second coordinate of zeros, for codes that have only one.
+    both = functional.pad(torch.cat([codes, draws]).double(), (0, max(0, 2 - codes.shape[1])))
     centre = both.mean(0)
     _, _, directions = torch.linalg.svd(both - centre, full_matrices=False)
     placed = ((both - centre) @ directions[:2].T).numpy()
