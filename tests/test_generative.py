@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import normalize
 
+from sinkdiv import sinkhorn_divergence
 from sinkdiv.generative.autoencoder import Autoencoder
 from sinkdiv.generative.config import AutoencoderConfig, load_config
 from sinkdiv.generative.data import load_images, training_loader
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.files import replacing
 from sinkdiv.generative.metrics import score
-from sinkdiv.generative.priors import make_prior
+from sinkdiv.generative.priors import FromSampler, make_prior
 from sinkdiv.generative.seeds import Stream, generator
 
 MADE = {
@@ -77,6 +79,20 @@ def test_model_and_loader_leave_the_global_generator_alone() -> None:
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
     assert torch.equal(epochs[0], epochs[1])
+
+
+def test_a_prior_without_a_name_takes_the_place_of_the_named_one() -> None:
+    """A sphere of radius 3 has no name; codes, draws and the latent loss are its own."""
+    shell = FromSampler(lambda count, g: 3 * normalize(torch.randn(count, 4, generator=g)), lambda z: 3 * normalize(z))
+    model = Autoencoder(AutoencoderConfig(**MADE), prior=shell)
+    images = torch.rand(16, 64, generator=generator(0, Stream.SAMPLES))
+    for points in (model.encode(images), model.draw_codes(20, Stream.SAMPLES)):
+        torch.testing.assert_close(points.norm(dim=1), torch.full((len(points),), 3.0))
+    codes, latent = model.method.train(model.encoder(images), lambda stream: generator(0, stream))
+    draws = shell.sample(16, 4, generator(0, Stream.PRIOR))
+    torch.testing.assert_close(latent, sinkhorn_divergence(codes, draws, eps=MADE["eps"], tol=1e-2))
+    with pytest.raises(InputError, match="--latent-dim 4: expected the sampler's"):
+        Autoencoder(AutoencoderConfig(**MADE), prior=FromSampler(lambda count, g: torch.rand(count, 3, generator=g)))
 
 
 def test_an_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:

@@ -100,8 +100,8 @@ def train_autoencoder(
     prior: Annotated[
         str,
         typer.Option(
-            help="Prior of the codes: sphere, normal, uniform, torus, dirichlet:0.5, mixture:10, or a product like "
-            "sphere@10*normal@3."
+            help="Prior of the codes: sphere, normal, uniform, torus, dirichlet:0.5, mixture:10; a distribution of "
+            "torch.distributions like Laplace(0,1); or a product like sphere@10*normal@3."
         ),
     ] = "sphere",
     latent_dim: Annotated[int | None, typer.Option(help="Dimension of the codes.", show_default="by data")] = None,
