@@ -5,19 +5,23 @@ import io
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import normalize
 
+from sinkdiv import sinkhorn_divergence
 from sinkdiv.generative.autoencoder import Autoencoder
 from sinkdiv.generative.config import AutoencoderConfig, load_config
 from sinkdiv.generative.data import load_images, training_loader
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.files import replacing
 from sinkdiv.generative.metrics import score
-from sinkdiv.generative.priors import make_prior
+from sinkdiv.generative.opening import autoencoder_settings
+from sinkdiv.generative.priors import FromSampler, make_prior
 from sinkdiv.generative.seeds import Stream, generator
 
 MADE = {
@@ -79,6 +83,20 @@ def test_model_and_loader_leave_the_global_generator_alone() -> None:
     assert torch.equal(epochs[0], epochs[1])
 
 
+def test_a_prior_without_a_name_takes_the_place_of_the_named_one() -> None:
+    """A sphere of radius 3 has no name; codes, draws and the latent loss are its own."""
+    shell = FromSampler(lambda count, g: 3 * normalize(torch.randn(count, 4, generator=g)), lambda z: 3 * normalize(z))
+    model = Autoencoder(AutoencoderConfig(**MADE), prior=shell)
+    images = torch.rand(16, 64, generator=generator(0, Stream.SAMPLES))
+    for points in (model.encode(images), model.draw_codes(20, Stream.SAMPLES)):
+        torch.testing.assert_close(points.norm(dim=1), torch.full((len(points),), 3.0))
+    codes, latent = model.method.train(model.encoder(images), lambda stream: generator(0, stream))
+    draws = shell.sample(16, 4, generator(0, Stream.PRIOR))
+    torch.testing.assert_close(latent, sinkhorn_divergence(codes, draws, eps=MADE["eps"], tol=1e-2))
+    with pytest.raises(InputError, match="--latent-dim 4: expected the sampler's"):
+        Autoencoder(AutoencoderConfig(**MADE), prior=FromSampler(lambda count, g: torch.rand(count, 3, generator=g)))
+
+
 def test_an_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:
     loader = training_loader(load_images("digits"), 77, seed=0)
     orders = []
@@ -137,6 +155,9 @@ def test_untrained_model_scores_like_the_untrained_column_and_worse_than_the_dat
         ({"derivative": "unrolled"}, "--iterations"),
         ({"iterations": 5}, "--iterations"),
         ({"rounding": True}, "--rounding"),
+        ({"derivative": "implicit"}, "--derivative"),
+        ({"prior": "normal", "latent_cost": "geodesic"}, "--latent-cost"),
+        ({"prior": "mixture:1e9"}, "--prior"),
         ({"debias": "twice"}, "--debias"),
         ({"devices": 0}, "--devices"),
         ({"devices": 3}, "--batch-size"),
@@ -328,3 +349,19 @@ def test_a_fetched_file_with_a_wrong_checksum_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr(pooch, "HTTPDownloader", lambda **options: download)
     with pytest.raises(InputError, match="could not fetch"):
         load_images("mnist")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"prior": "sphere", "latent_dim": 8, "eps": 0.5, "beta": 100.0}),
+        ({"method": "vae"}, {"prior": "normal", "beta": 1.0}),
+        ({"prior": "sphere@10*normal@3"}, {"latent_dim": 13, "eps": 0.5, "beta": 100.0}),
+        ({"prior": "normal", "latent_dim": 10}, {"eps": 5.0, "beta": 10.0}),
+        # In lengths where the cost is one: a quarter of the root of E|z−z'|² = 2d.
+        ({"prior": "normal", "latent_dim": 8, "latent_cost": "euclidean"}, {"eps": 1.0, "beta": 50.0}),
+    ],
+)
+def test_defaults_go_with_method_prior_and_cost(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    settings = autoencoder_settings(given, (1, 28, 28))
+    assert {name: settings[name] for name in expected} == expected

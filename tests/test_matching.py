@@ -24,8 +24,8 @@ from sinkdiv.generative.matching import (
     SlicedMatching,
     geodesic_cost,
     imq_mmd,
-    rounded_plan,
 )
+from sinkdiv.generative.rounding import rounded_cost, rounded_plan
 
 TIGHT = 1e-11
 
@@ -187,6 +187,31 @@ def test_rounded_plans_are_feasible(tol: float, shape: tuple[int, int]) -> None:
         assert float((plan * torch.from_numpy(C)).sum()) >= exact - 1e-12
         matching = SinkhornMatching(0.3, value="sharp", rounding=True, debias="none", tol=tol)
         assert float(matching(x, y, source())) == pytest.approx(float((plan * torch.from_numpy(C)).sum()), abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(30, 30), (20, 30)])
+@pytest.mark.parametrize("eps", [0.05, 0.5, 10.0])
+def test_the_rounded_costs_derivative_is_that_of_the_composition(shape: tuple[int, int], eps: float) -> None:
+    """Through `Transport.plan`, which is composed of differentiable potentials, at an accuracy where both are exact."""
+    x, y = points(23, shape[0], 3), points(24, shape[1], 3)
+    C = torch.from_numpy(costs(x, y)).requires_grad_()
+    composed = (rounded_plan(sinkdiv.solve_matrix(C, eps=eps, tol=1e-13).plan()) * C).sum()
+    direct = rounded_cost(C, sinkdiv.solve_matrix(C.detach(), eps=eps, tol=1e-13).plan(), eps)
+    assert direct.item() == pytest.approx(composed.item(), abs=1e-13)
+    ((ours,), (theirs,)) = (torch.autograd.grad(value, C) for value in (direct, composed))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("eps", [2e-3, 0.05, 1.0])
+def test_rounded_losses_have_finite_gradients_where_solves_are_hard(eps: float) -> None:
+    """Codes in one place, codes that repeat, codes far away: regularisations down to where most of the plan is zero."""
+    draws = points(25, 60, 4, sphere=True).float()
+    matching = SinkhornMatching(eps, value="sharp", rounding=True)
+    for codes in (draws[:1].expand(60, -1), draws.roll(1, 0), 20 + draws):
+        codes = codes.clone().requires_grad_()
+        matching(codes, draws, source()).backward()
+        assert codes.grad is not None
+        assert bool(codes.grad.isfinite().all())
 
 
 def test_rounding_a_plan_that_is_feasible_changes_nothing() -> None:

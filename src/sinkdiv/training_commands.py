@@ -59,12 +59,13 @@ def train_autoencoder(
         str, typer.Option(help="sae, or a baseline: ae, vae, beta-vae, hvae, wae, swae, w2gae, hae, energy.")
     ] = "sae",
     prior: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Prior of the codes: sphere, normal, uniform, torus, dirichlet:0.5, mixture:10, or a product like "
-            "sphere@10*normal@3."
+            help="Prior of the codes: sphere, normal, uniform, torus, dirichlet:0.5, mixture:10; a distribution of "
+            "torch.distributions like Laplace(0,1); or a product like sphere@10*normal@3.",
+            show_default="by method; sae: sphere",
         ),
-    ] = "sphere",
+    ] = None,
     latent_dim: Annotated[int | None, typer.Option(help="Dimension of the codes.", show_default="by data")] = None,
     network: Annotated[str, typer.Option(help="mlp, conv or placed.")] = "mlp",
     hidden: Annotated[
@@ -79,7 +80,9 @@ def train_autoencoder(
     eps: Annotated[
         float | None, typer.Option(help="Regularisation of the latent divergence.", show_default="by prior; 0.5 sphere")
     ] = None,
-    blur: Annotated[float | None, typer.Option(help="The same as a length: eps = 2 blur².")] = None,
+    blur: Annotated[
+        float | None, typer.Option(help="The same as a length: eps = 2 blur², for euclidean eps = blur.")
+    ] = None,
     latent_cost: Annotated[str, typer.Option(help="sqeuclidean, euclidean or geodesic.")] = "sqeuclidean",
     value: Annotated[str, typer.Option(help="entropic, or sharp as in the paper.")] = "entropic",
     debias: Annotated[str, typer.Option(help="self, independent (by halves of the batch) or none.")] = "self",
@@ -109,7 +112,7 @@ def train_autoencoder(
     given = _typed_options(context)
     if hidden is not None:
         given["hidden"] = _widths(hidden)
-    if (chosen_eps := _eps(eps, blur)) is not None:
+    if (chosen_eps := _eps(eps, blur, latent_cost)) is not None:
         given["eps"] = chosen_eps
     _train(AutoencoderConfig, given, out, resume)
 
@@ -221,14 +224,14 @@ def _widths(text: str) -> tuple[int, ...]:
         raise InputError(f"--hidden {text}: expected widths like 512,512") from error
 
 
-def _eps(eps: float | None, blur: float | None) -> float | None:
+def _eps(eps: float | None, blur: float | None, cost: str) -> float | None:
     if blur is None:
         return eps
     if eps is not None:
         raise InputError("--eps and --blur: give one of them")
     if not blur > 0:
         raise InputError(f"--blur {blur}: expected more than zero")
-    return 2 * blur**2
+    return blur if cost == "euclidean" else 2 * blur * blur
 
 
 def scores(metrics: dict[str, Any]) -> Table:

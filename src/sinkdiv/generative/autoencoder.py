@@ -10,7 +10,7 @@ from sinkdiv.generative.methods import METHODS
 from sinkdiv.generative.model import Model
 from sinkdiv.generative.networks import make_networks
 from sinkdiv.generative.precision import widened
-from sinkdiv.generative.priors import make_prior
+from sinkdiv.generative.priors import Prior, make_prior
 from sinkdiv.generative.seeds import Stream, generator
 from sinkdiv.generative.watch import require_distances
 from sinkdiv.transforms import full_precision
@@ -25,13 +25,16 @@ class Autoencoder(Model):
     Args:
         config: the run's settings.
         total_steps: optimiser steps of the whole run; the learning rate falls along half a cosine to zero there.
+        prior: takes the place of the one that `config.prior` names, for priors that have no name, such as
+            `priors.FromSampler`. It is in no file: what was trained with it has to be read back with it.
     """
 
     config: AutoencoderConfig
 
-    def __init__(self, config: AutoencoderConfig, total_steps: int = 1) -> None:
+    def __init__(self, config: AutoencoderConfig, total_steps: int = 1, prior: Prior | None = None) -> None:
         super().__init__(config, total_steps)
-        self.prior = make_prior(config.prior)
+        self.prior = make_prior(config.prior) if prior is None else prior
+        self.prior.check(config.latent_dim)
         self.method = METHODS[config.method].make(config, self.prior)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(generator(config.seed, Stream.NETWORKS).initial_seed())

@@ -16,7 +16,7 @@ from sinkdiv.generative.files import write_text
 from sinkdiv.generative.generator_loss import LEARNED, GeneratorLoss
 from sinkdiv.generative.methods import METHODS, check_method
 from sinkdiv.generative.networks import NETWORKS
-from sinkdiv.generative.priors import make_prior
+from sinkdiv.generative.priors import Sphere, make_prior
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -24,6 +24,7 @@ LIKELIHOODS = ("bernoulli", "gaussian")
 VALUES = ("entropic", "sharp")
 DEBIASING = ("self", "independent", "none")
 DERIVATIVES = ("auto", "implicit", "unrolled")
+MOST_DIMENSIONS = 65_536
 LATENT_COSTS = ("sqeuclidean", "euclidean", "geodesic")
 GENERATOR_NETWORKS = ("mlp", "dcgan")
 GENERATOR_DEBIASING = ("self", "none")
@@ -65,7 +66,7 @@ class RunConfig(abc.ABC):
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 2, "--batch-size", self.batch_size, "at least 2")
-        require(math.isfinite(self.lr) and self.lr > 0, "--lr", self.lr, "more than zero")
+        require(0 < self.lr < math.inf, "--lr", self.lr, "a finite number above zero")
         require(self.max_epochs >= 1, "--max-epochs", self.max_epochs, "at least 1")
         require(0 <= self.seed < 2**63, "--seed", self.seed, "between 0 and 2^63 - 1")
         require_one_of(ACCELERATORS, "--accelerator", self.accelerator)
@@ -136,22 +137,26 @@ class AutoencoderConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.latent_dim >= 1, "--latent-dim", self.latent_dim, "at least 1")
+        require(1 <= self.latent_dim <= MOST_DIMENSIONS, "--latent-dim", self.latent_dim, f"1 to {MOST_DIMENSIONS}")
         prior = make_prior(self.prior)
         prior.check(self.latent_dim)
         check_method(self.method, self.prior)
         require_one_of(tuple(NETWORKS), "--network", self.network)
         require(len(self.hidden) > 0 and min(self.hidden) >= 1, "--hidden", self.hidden, "widths like 512,512")
         require_one_of(LIKELIHOODS, "--likelihood", self.likelihood)
-        require(math.isfinite(self.beta) and self.beta >= 0, "--beta", self.beta, "zero or more")
-        require(math.isfinite(self.eps) and self.eps > 0, "--eps", self.eps, "more than zero")
+        require(0 <= self.beta < math.inf, "--beta", self.beta, "zero or a finite number above it")
+        require(0 < self.eps < math.inf, "--eps", self.eps, "a finite number above zero")
         require_one_of(LATENT_COSTS, "--latent-cost", self.latent_cost)
         require_one_of(VALUES, "--value", self.value)
         require_one_of(DEBIASING, "--debias", self.debias)
         require_one_of(DERIVATIVES, "--derivative", self.derivative)
         self._require_iterations_where_unrolled(self.derivative, self.iterations)
+        require(self.derivative != "implicit" or self.value == "sharp", "--derivative", "implicit", "--value sharp")
+        if self.latent_cost == "geodesic":
+            spheres = all(isinstance(factor, Sphere) for _, factor in prior.factors(self.latent_dim))
+            require(spheres, "--latent-cost", "geodesic", f"--prior sphere, not {self.prior}")
         if self.rounding:
-            require(self.value == "sharp", "--rounding", "", "--value sharp with it")
+            require(self.value == "sharp", "--value", self.value, "sharp, for --rounding")
 
     @property
     def described(self) -> tuple[str, str]:
@@ -202,7 +207,7 @@ class GeneratorConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.latent_dim >= 1, "--latent-dim", self.latent_dim, "at least 1")
+        require(1 <= self.latent_dim <= MOST_DIMENSIONS, "--latent-dim", self.latent_dim, f"1 to {MOST_DIMENSIONS}")
         make_prior(self.prior).check(self.latent_dim)
         require_one_of(GENERATOR_NETWORKS, "--network", self.network)
         require(len(self.hidden) > 0 and min(self.hidden) >= 1, "--hidden", self.hidden, "widths like 512,512")

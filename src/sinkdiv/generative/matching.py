@@ -24,6 +24,7 @@ from torch.nn import functional
 import sinkdiv
 from sinkdiv.costs import find_cost, squared_distances
 from sinkdiv.generative.errors import InputError
+from sinkdiv.generative.rounding import rounded_cost
 
 # Widths of the inverse multiquadratic kernels, relative to the prior's spread (Tolstikhin et al. 2018, their code).
 IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -104,16 +105,17 @@ class SinkhornMatching:
         return (costs[:2].sum() - costs[2:].sum()) / 2
 
     def _rounded(self, codes: Tensor, draws: Tensor) -> Tensor:
+        points = codes.detach(), draws.detach()
         if self.debias == "none":
-            return self._rounded_cost(sinkdiv.solve(codes, draws, **self._solving), codes, draws)
-        solved = sinkdiv.solve_divergence(codes, draws, **self._solving)
+            return self._rounded_cost(sinkdiv.solve(*points, **self._solving), codes, draws)
+        solved = sinkdiv.solve_divergence(*points, **self._solving)
         within = self._rounded_cost(solved.aa, codes, codes) + self._rounded_cost(solved.bb, draws, draws)
         return self._rounded_cost(solved.ab, codes, draws) - within / 2
 
     def _rounded_cost(self, solved: sinkdiv.Transport, x: Tensor, y: Tensor) -> Tensor:
         cost = self._solving["cost"]
         costs = cost(x, y) if callable(cost) else find_cost(cost).smooth_matrix(x[None], y[None])[0]
-        return (rounded_plan(solved.plan().double()) * costs).sum().to(x.dtype)
+        return rounded_cost(costs, solved.plan(), self._solving["eps"])
 
 
 class MMDMatching:
@@ -199,18 +201,6 @@ def geodesic_cost(x: Tensor, y: Tensor) -> Tensor:
     # arccos² is smooth at 1, arccos is not.
     series = gap * (2 + gap * (1 / 3 + gap * (4 / 45 + gap * (1 / 35 + gap * (16 / 1575)))))
     return torch.where(near, series, torch.arccos(safe).square())
-
-
-def rounded_plan(plan: Tensor) -> Tensor:
-    """The plan (n, m) with row sums 1/n and column sums 1/m exactly (Altschuler et al. 2017, Algorithm 2)."""
-    rows, columns = 1 / plan.shape[0], 1 / plan.shape[1]
-    plan = plan * (rows / plan.sum(1, keepdim=True)).clamp(max=1)
-    plan = plan * (columns / plan.sum(0, keepdim=True)).clamp(max=1)
-    missing_rows, missing_columns = rows - plan.sum(1), columns - plan.sum(0)
-    missing = missing_rows.sum()
-    if float(missing.detach()) < torch.finfo(plan.dtype).eps:
-        return plan
-    return plan + missing_rows[:, None] * missing_columns / missing
 
 
 def imq_mmd(codes: Tensor, draws: Tensor, spread: float, *, unbiased: bool = True) -> Tensor:

@@ -177,6 +177,12 @@ METHODS: dict[str, Entry] = {
 }
 
 
+def default_prior(name: str) -> str:
+    """The prior of a method where none is given: the sphere (P19), unless the method is made for another."""
+    made_for = METHODS[name].priors if name in METHODS else ()
+    return made_for[0] if made_for else "sphere"
+
+
 def check_method(name: str, prior: str) -> None:
     """Raise `InputError` when there is no such method, or it is not made for the prior."""
     if name not in METHODS:

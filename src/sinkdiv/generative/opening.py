@@ -12,7 +12,7 @@ from sinkdiv.generative.config import AutoencoderConfig, GeneratorConfig, RunCon
 from sinkdiv.generative.data import Images, defaults_for, load_images
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.generator_loss import LEARNED
-from sinkdiv.generative.methods import METHODS, check_method
+from sinkdiv.generative.methods import METHODS, check_method, default_prior
 from sinkdiv.generative.models import make_model
 from sinkdiv.generative.networks import default_hidden
 from sinkdiv.generative.priors import make_prior
@@ -38,16 +38,19 @@ def autoencoder_settings(given: Mapping[str, Any], image_shape: tuple[int, ...])
     Raises:
         InputError: for a method or prior that is not known, or an option that the method does not have.
     """
-    chosen = {"method": "sae", "prior": "sphere", "data": "mnist-5k", "network": "mlp"} | dict(given)
+    chosen = {"method": "sae", "data": "mnist-5k", "network": "mlp"} | dict(given)
+    chosen.setdefault("prior", default_prior(chosen["method"]))
     check_method(chosen["method"], chosen["prior"])
     if chosen["method"] != "sae":
         _refuse(given, SINKHORN_ONLY, f"only --method sae has it, not {chosen['method']}")
     defaults = defaults_for(chosen["data"])
-    latent_dim = chosen.get("latent_dim", defaults.latent_dim)
     prior = make_prior(chosen["prior"])
+    latent_dim = chosen.get("latent_dim", prior.own_dim or defaults.latent_dim)
     prior.check(latent_dim)
     # The narrowest factor of a product: a wider one does well with a small ε, the narrow one not with a large one.
     spread = min(factor.spread(part.stop - part.start) for part, factor in prior.factors(latent_dim))
+    if chosen.get("latent_cost") == "euclidean":
+        spread = math.sqrt(spread)
     return {
         "latent_dim": latent_dim,
         "hidden": default_hidden(chosen["network"], image_shape),

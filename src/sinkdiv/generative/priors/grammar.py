@@ -1,8 +1,16 @@
-"""From text to a prior: `sphere`, `dirichlet:0.2`, `mixture:10`, `sphere@10*normal@3`."""
+"""From text to a prior: `sphere`, `dirichlet:0.2`, `mixture:10`, `Laplace(0,1)`, `sphere@10*normal@3`."""
 
+import inspect
+import math
+import re
 from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import distributions
 
 from sinkdiv.generative.errors import InputError
+from sinkdiv.generative.priors.given import FromDistribution
 from sinkdiv.generative.priors.named import Dirichlet, Mixture, Normal, Sphere, Torus, Uniform
 from sinkdiv.generative.priors.prior import Prior
 from sinkdiv.generative.priors.product import Product
@@ -21,11 +29,17 @@ PRIORS: dict[str, Callable[..., Prior]] = {
 PARAMETERS = {"dirichlet": "concentration", "mixture": "number of modes"}
 
 
+_ABSTRACT = (distributions.Distribution, distributions.ExponentialFamily)
+_CALL = re.compile(r"(\w+)\(([^()]*)\)")
+
+
 def make_prior(text: str) -> Prior:
     """The prior that `text` describes.
 
-    A prior is a name of `PRIORS`, with a number after a colon where it has one (`dirichlet:0.2`). A product joins
-    priors by `*`, each followed by `@` and its number of latent dimensions (`sphere@10*normal@3`).
+    A prior is a name of `PRIORS`, with a number after a colon where it has one (`dirichlet:0.2`); or a distribution of
+    one real number in `torch.distributions`, with its parameters, which all coordinates then have independently
+    (`Laplace(0,1)`). A product joins priors by `*`, each followed by `@` and its number of latent dimensions
+    (`sphere@10*Beta(2,2)@3`).
 
     Raises:
         InputError: saying what is wrong and what could stand there.
@@ -43,9 +57,13 @@ def _part(part: str, text: str) -> tuple[Prior, int]:
 
 
 def _named(described: str, text: str) -> Prior:
+    if written := _CALL.fullmatch(described):
+        return FromDistribution(_distribution(written[1], written[2], text))
     name, colon, parameter = described.partition(":")
     if name not in PRIORS:
-        raise InputError(f"--prior {text}: unknown prior; choose one of {', '.join(PRIORS)}")
+        raise InputError(
+            f"--prior {text}: unknown prior; choose one of {', '.join(PRIORS)}, or a distribution like Laplace(0,1)"
+        )
     if not colon:
         return PRIORS[name]()
     if name not in PARAMETERS:
@@ -55,3 +73,39 @@ def _named(described: str, text: str) -> Prior:
     except ValueError:
         raise InputError(f"--prior {text}: {parameter!r} is no {PARAMETERS[name]}") from None
     return PRIORS[name](number)
+
+
+def _distribution(name: str, numbers: str, text: str) -> distributions.Distribution:
+    kind = getattr(distributions, name, None) if name in distributions.__all__ else None
+    if not (inspect.isclass(kind) and issubclass(kind, distributions.Distribution)) or kind in _ABSTRACT:
+        raise InputError(f"--prior {text}: there is no {name} in torch.distributions")
+    try:
+        values = [float(number) for number in numbers.split(",")]
+    except ValueError:
+        raise InputError(f"--prior {text}: expected numbers in {name}({numbers})") from None
+    names = [parameter for parameter in inspect.signature(kind).parameters if parameter != "validate_args"]
+    made = _made(kind, dict(zip(names, values, strict=False)))
+    if made is None or len(values) > len(names) or not all(map(math.isfinite, values)):
+        raise InputError(f"--prior {text}: {name}({', '.join(names)}) cannot be made of these numbers")
+    if made.support.is_discrete or made.batch_shape or made.event_shape:
+        raise InputError(f"--prior {text}: {name} is not a distribution of one real number")
+    if not _has_spread(made):
+        raise InputError(f"--prior {text}: {name}({numbers}) has no finite variance, and so no scale")
+    distribution: distributions.Distribution = made
+    return distribution
+
+
+def _made(kind: Any, parameters: dict[str, float]) -> Any:
+    """The distribution with these parameters, or None if it cannot have them."""
+    try:
+        return kind(**{name: torch.tensor(value) for name, value in parameters.items()}, validate_args=True)
+    # Which one depends on what a constructor tries first with arguments that are not meant for it.
+    except (ValueError, TypeError, AttributeError, AssertionError, RuntimeError):
+        return None
+
+
+def _has_spread(distribution: distributions.Distribution) -> bool:
+    try:
+        return bool(distribution.variance.isfinite())
+    except NotImplementedError:
+        return True

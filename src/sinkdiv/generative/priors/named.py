@@ -11,6 +11,7 @@ from sinkdiv.generative.priors.prior import Prior, require_dim
 
 # Six standard deviations: two neighbouring modes of a mixture share a quarter of a percent of their mass.
 SEPARATION = 6.0
+MOST_MODES = 1000
 
 
 class Normal(Prior):
@@ -125,8 +126,8 @@ class Mixture(Prior):
     """
 
     def __init__(self, modes: float = 10) -> None:
-        if not (math.isfinite(modes) and modes == int(modes) and modes >= 2):
-            raise InputError(f"--prior mixture:{modes:g}: expected the number of modes, at least 2")
+        if not (math.isfinite(modes) and modes == int(modes) and 2 <= modes <= MOST_MODES):
+            raise InputError(f"--prior mixture:{modes:g}: expected the number of modes, 2 to {MOST_MODES}")
         self.modes = int(modes)
 
     @property

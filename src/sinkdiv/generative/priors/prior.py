@@ -13,6 +13,9 @@ from sinkdiv.generative.errors import InputError
 class Prior(ABC):
     """A distribution on R^d that can be sampled, the map from R^d onto its support, and the support's geometry."""
 
+    #: The only dimension that this prior can have, if there is one.
+    own_dim: int | None = None
+
     def check(self, dim: int) -> None:
         """Raise `InputError` if this prior cannot have `dim` dimensions."""
         require_dim(dim >= 1, dim, "at least 1")
