@@ -143,7 +143,7 @@ def test_the_default_eps_follows_the_images_scale() -> None:
         (["--cost", "learned", "--critic-bound", "hope"], "--critic-bound hope"),
         (["--cost", "learned", "--devices", "2"], "--devices 2: expected 1 for --cost learned"),
         (["--precision", "float16"], "--precision float16"),
-        (["--width", "8"], "--width: only --network dcgan has it"),
+        (["--network", "mlp", "--width", "8"], "--width: only --network dcgan has it"),
         (["--network", "dcgan"], "--hidden: --network dcgan has --width"),
         (["--derivative", "unrolled"], "--iterations 0"),
         (["--method", "vae"], "--method"),

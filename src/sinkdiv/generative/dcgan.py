@@ -14,6 +14,12 @@ SMALLEST_SIDE = 4
 STANDARD_DEVIATION = 0.02
 
 
+def can_halve(image_shape: Sequence[int]) -> bool:
+    """Whether these networks can be made for such images."""
+    _, height, width = image_shape
+    return height % 2 == 0 and width % 2 == 0 and min(height, width) >= 2 * SMALLEST_SIDE
+
+
 def stages(image_shape: Sequence[int]) -> int:
     """How often both sides can be halved without falling below `SMALLEST_SIDE`.
 
@@ -22,11 +28,11 @@ def stages(image_shape: Sequence[int]) -> int:
     """
     _, height, width = image_shape
     count = 0
-    while height % 2 == 0 and width % 2 == 0 and min(height, width) >= 2 * SMALLEST_SIDE:
+    while can_halve((0, height, width)):
         height, width, count = height // 2, width // 2, count + 1
     if count == 0:
         raise InputError(
-            f"--network dcgan: images of {width}×{height} pixels cannot be halved; both sides must be even"
+            f"--network dcgan: images of {width}×{height} pixels; sides must be even and at least {2 * SMALLEST_SIDE}"
         )
     return count
 

@@ -10,6 +10,7 @@ import torch
 
 from sinkdiv.generative.config import AutoencoderConfig, GeneratorConfig, RunConfig
 from sinkdiv.generative.data import Images, defaults_for, load_images
+from sinkdiv.generative.dcgan import can_halve
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.generator_loss import LEARNED
 from sinkdiv.generative.methods import METHODS, check_method, default_prior
@@ -75,7 +76,9 @@ def generator_settings(given: Mapping[str, Any], image_shape: tuple[int, ...], i
         InputError: for an option that the cost or the network does not have.
     """
     colour = image_shape[0] == 3
-    chosen = {"cost": "sqeuclidean", "data": "mnist-5k", "network": "dcgan" if colour else "mlp"} | dict(given)
+    by_data = "dcgan" if colour and can_halve(image_shape) else "mlp"
+    network = "dcgan" if "width" in given else "mlp" if "hidden" in given else by_data
+    chosen = {"cost": "sqeuclidean", "data": "mnist-5k", "network": network} | dict(given)
     learned = chosen["cost"] == LEARNED
     _refuse(given, CRITIC_ONLY if not learned else (), "only --cost learned has it")
     _refuse(given, ("width",) if chosen["network"] == "mlp" else (), "only --network dcgan has it")

@@ -29,7 +29,7 @@ from sinkdiv.generative.models import make_model
 from sinkdiv.generative.processes import Group, leading, uses_gpu
 from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run
 from sinkdiv.generative.seeds import Stream
-from sinkdiv.generative.watch import TrainingFailure, Watch, spread
+from sinkdiv.generative.watch import TrainingFailure, Watch, grace_of, spread
 
 # The settings' names of precisions, as the trainer knows them.
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
@@ -75,6 +75,7 @@ def join(run: RunFolder, config: RunConfig, images: Images, group: Group) -> Non
 
 def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console, group: Group) -> TrainingFailure | None:
     history, stop = History(), StopOnSignal(run.interrupted)
+    steps = len(images.train) // config.batch_size
     resume_from = run.last if run.last.exists() else None
     if resume_from:
         load_checkpoint(resume_from)
@@ -86,7 +87,7 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console, gr
             precision=PRECISIONS[config.precision],
             max_epochs=config.max_epochs,
             callbacks=[
-                Watch(_watched, spread(images.train)),
+                Watch(_watched, spread(images.train), grace=grace_of(config.max_epochs * steps)),
                 history,
                 TrainingBar(console, history),
                 stop,
@@ -96,14 +97,14 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console, gr
             plugins=[WholeCheckpoints(), group],
             sync_batchnorm=config.devices > 1 and uses_gpu(config.accelerator),
             default_root_dir=run.root,
-            log_every_n_steps=len(images.train) // config.batch_size,
+            log_every_n_steps=steps,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
         loader = training_loader(images, config.batch_size, config.seed, group.rank, group.size)
-        model = make_model(config, config.max_epochs * len(loader))
+        model = make_model(config, config.max_epochs * steps)
         try:
             trainer.fit(model, loader, held_out_loader(images), ckpt_path=resume_from)
         except StoppedError:

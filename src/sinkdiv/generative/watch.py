@@ -9,6 +9,10 @@ from torch import Tensor
 
 #: Samples whose mean squared distance is below this part of the data's have collapsed.
 COLLAPSED = 0.01
+#: Below this part not even untrained networks are: their samples are all the same.
+ALIKE = 1e-9
+#: Steps after which samples must be apart: half of the training, within these.
+LEAST_GRACE, MOST_GRACE = 500, 2000
 #: Images that are enough to measure the spread of a data set.
 SPREAD_IMAGES = 2000
 
@@ -25,6 +29,11 @@ def spread(points: Tensor) -> float:
     """E|x−x'|² over all pairs of points (n, d), or of some 2,000 of them; pairs of a point with itself included."""
     some = points[:: max(1, len(points) // SPREAD_IMAGES)]
     return 2 * float(some.detach().double().var(0, correction=0).sum())
+
+
+def grace_of(total_steps: int) -> int:
+    """Steps after which the samples of a training of so many steps must be apart."""
+    return max(LEAST_GRACE, min(MOST_GRACE, total_steps // 2))
 
 
 def require_finite(what: str, tensor: Tensor) -> None:
@@ -45,7 +54,8 @@ class Watch(Callback):
 
     A gradient is looked at before it is used, so that the weights are still those of the last good step, and all else
     also before an epoch ends, so that what is saved then is good. Untrained networks may produce samples that hardly
-    differ, so collapse is looked for only once samples have been apart, and in any case after `grace` steps.
+    differ, so collapse is looked for only once samples have been apart, and in any case after `grace` steps; samples
+    that are all the same are one at any time.
 
     Args:
         draw: the model's samples at a step, (n, d), in the units of the data; without it collapse is not looked for.
@@ -59,7 +69,7 @@ class Watch(Callback):
         draw: Callable[[LightningModule, int], Tensor] | None = None,
         data_spread: float = 0.0,
         every: int = 50,
-        grace: int = 2000,
+        grace: int = MOST_GRACE,
     ) -> None:
         self.draw, self.data_spread, self.every, self.grace = draw, data_spread, every, grace
         self._apart = False
@@ -88,7 +98,7 @@ class Watch(Callback):
         found, least = spread(samples), COLLAPSED * self.data_spread
         if found >= least:
             self._apart = True
-        elif self._apart or step >= self.grace:
+        elif self._apart or step >= self.grace or found < ALIKE * self.data_spread:
             raise TrainingFailure(
                 f"samples have collapsed: their mean squared distance is {found:.3g}, the data's {self.data_spread:.3g}"
             )
