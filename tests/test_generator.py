@@ -354,10 +354,10 @@ def test_samples_that_fall_together_end_the_training_with_a_reason() -> None:
 
 def test_samples_that_have_never_been_apart_are_given_some_time() -> None:
     data = images()
-    model = SinkhornGenerator(made(), 1000, Shrinking(1e-3))
+    model = SinkhornGenerator(made(), 1000, Shrinking(1e-6))
     fit(model, data, 1, watch(data, grace=10))
     with pytest.raises(TrainingFailure, match="collapsed"):
-        fit(SinkhornGenerator(made(), 1000, Shrinking(1e-3)), data, 1, watch(data, grace=3))
+        fit(SinkhornGenerator(made(), 1000, Shrinking(1e-6)), data, 1, watch(data, grace=3))
 
 
 def test_a_healthy_training_is_left_alone() -> None:

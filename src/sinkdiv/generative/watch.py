@@ -9,8 +9,6 @@ from torch import Tensor
 
 #: Samples whose mean squared distance is below this part of the data's have collapsed.
 COLLAPSED = 0.01
-#: Below this part not even untrained networks are: their samples are all the same.
-ALIKE = 1e-9
 #: Steps after which samples must be apart: half of the training, within these.
 LEAST_GRACE, MOST_GRACE = 500, 2000
 #: Images that are enough to measure the spread of a data set.
@@ -98,7 +96,7 @@ class Watch(Callback):
         found, least = spread(samples), COLLAPSED * self.data_spread
         if found >= least:
             self._apart = True
-        elif self._apart or step >= self.grace or found < ALIKE * self.data_spread:
+        elif self._apart or step >= self.grace or found == 0:
             raise TrainingFailure(
                 f"samples have collapsed: their mean squared distance is {found:.3g}, the data's {self.data_spread:.3g}"
             )
