@@ -196,7 +196,9 @@ def _train(kind: "type[RunConfig]", given: dict[str, Any], out: Path, resume: bo
     else:
         config, images = opening.new_run(run, kind, given)
     title, summary = config.described
-    console.print(f"{title}: {len(images.train)} images, {len(images.held_out)} held out; {summary}", soft_wrap=True, markup=False)
+    console.print(
+        f"{title}: {len(images.train)} images, {len(images.held_out)} held out; {summary}", soft_wrap=True, markup=False
+    )
     how_to_go_on = f"go on: sinkdiv train {config.model} --out {out} --resume"
     try:
         metrics = training.train(run, config, images, console)
@@ -205,7 +207,9 @@ def _train(kind: "type[RunConfig]", given: dict[str, Any], out: Path, resume: bo
     except TrainingFailure as failure:
         raise TrainingEndedError(f"training failed: {failure}", FAILED) from failure
     console.print(scores(metrics))
-    console.print(f"{time.perf_counter() - started:.0f} s in all; the report is {run.report}", soft_wrap=True, markup=False)
+    console.print(
+        f"{time.perf_counter() - started:.0f} s in all; the report is {run.report}", soft_wrap=True, markup=False
+    )
     if metrics["interrupted"]:
         raise TrainingEndedError(f"interrupted in epoch {metrics['epochs'] + 1}; {how_to_go_on}", INTERRUPTED)
     if metrics["failed"]:
