@@ -92,7 +92,7 @@ class SinkhornGenerator(Model):
         optimizer, schedule = self._moving(GENERATOR)
         # The critic's weights need no gradients here.
         self.toggle_optimizer(optimizer)
-        loss = self.divergence(self._samples(len(batch), step), batch)
+        loss = self.divergence(self.samples_of_step(len(batch), step), batch)
         self._descend(optimizer, schedule, loss)
         self.untoggle_optimizer(optimizer)
         return loss
@@ -100,7 +100,7 @@ class SinkhornGenerator(Model):
     def _critic_step(self, batch: Tensor, step: int) -> Tensor:
         assert self.critic is not None, "there is a critic's turn only where there is a critic"
         with torch.no_grad():
-            samples = self._samples(len(batch), step)
+            samples = self.samples_of_step(len(batch), step)
         reached = self.divergence(samples, batch)
         objective = -reached
         if self.config.critic_bound == "penalty":
@@ -111,8 +111,8 @@ class SinkhornGenerator(Model):
             clip(self.critic)
         return reached
 
-    def _samples(self, count: int, step: int) -> Tensor:
-        """This process' `count` of the step's samples."""
+    def samples_of_step(self, count: int, step: int) -> Tensor:
+        """The samples (count, p) of a step that are this process', of as many from each that shares the batch."""
         latents = self.draw_latents(count * process_count(), Stream.PRIOR, step, AT_LATENTS)
         return self.decode(own_part(latents))
 
