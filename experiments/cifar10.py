@@ -132,8 +132,8 @@ def table(found: list[Record], options: argparse.Namespace) -> Iterator[str]:
     yield f"{first['training_images']} training images of CIFAR-10, DCGAN networks of width {first['width']}, batches"
     yield f"of {first['batch_size']}, {first['epochs']} epochs: {moves} steps of the generator and"
     yield f"{first['critic_steps']} times as many of the critic; RMSprop from 5·10⁻⁵ along half a cosine"
-    yield "to zero, critic clipped to ±0.01, sharp debiased loss, cost |f(x)−f(y)|. The numbers of critic steps and features, the batch and the latents, 100"
-    yield "normal ones, are ours."
+    yield "to zero, critic clipped to ±0.01, sharp debiased loss, cost |f(x)−f(y)|. The numbers of critic steps and"
+    yield "features, the batch and the latents, 100 normal ones, are ours."
     if not options.full:
         yield ""
         yield "**A reduced run.** It shows that training works from end to end under every ε and how large ε is beside"

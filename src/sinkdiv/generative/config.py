@@ -65,6 +65,7 @@ class RunConfig(abc.ABC):
     precision: str = "float32"
 
     def __post_init__(self) -> None:
+        require(len(self.image_shape) == 3, "image_shape", self.image_shape, "channels, height and width")
         require(self.batch_size >= 2, "--batch-size", self.batch_size, "at least 2")
         require(0 < self.lr < math.inf, "--lr", self.lr, "a finite number above zero")
         require(self.max_epochs >= 1, "--max-epochs", self.max_epochs, "at least 1")
@@ -285,11 +286,23 @@ def require_one_of(names: tuple[str, ...], option: str, value: str) -> None:
     require(value in names, option, value, " or ".join(names))
 
 
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    return value
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list):
+        raise TypeError
+    return tuple(_integer(value) for value in values)
+
+
 _CASTS: dict[object, Callable[[Any], Any]] = {
-    int: int,
+    int: _integer,
     float: float,
     str: str,
-    tuple[int, ...]: lambda values: tuple(int(value) for value in values),
+    tuple[int, ...]: _integers,
 }
 
 

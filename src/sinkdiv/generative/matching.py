@@ -119,7 +119,7 @@ class SinkhornMatching:
 
 
 class MMDMatching:
-    """WAE-MMD: `imq_mmd`, without diagonal terms; between −∞ and 14, in units of the kernels.
+    """WAE-MMD: `imq_mmd`, without diagonal terms; between −14 and 14, in units of the kernels.
 
     Args:
         spread: E|z−z'|² of two draws of the prior, `Prior.spread`. For N(0, σ²I) it is 2dσ², the paper's constant.

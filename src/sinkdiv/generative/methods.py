@@ -132,7 +132,7 @@ def _sinkhorn(config: "AutoencoderConfig", prior: Prior, dim: int) -> Matching:
 
 
 def default_beta(spread: float) -> float:
-    """The weight of a transport cost, nats per squared latent length: 100 (P19) on the unit sphere, of spread 2."""
+    """The weight of a loss in units of the latent cost, whose spread is given: 100 (P19) on the unit sphere, of 2."""
     return 200 / spread
 
 
