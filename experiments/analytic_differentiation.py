@@ -12,26 +12,21 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
-import platform
 import signal
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from resumable import finished, machine, records, say, show
 from toy_generator import METHODS, Run, train
 from toy_report import write_report
 from toy_targets import TARGETS
 
-import sinkdiv
 from sinkdiv.generative.files import write_text
 
 JUDGEMENTS = 20
-CLEAR = "\r\033[K" if sys.stderr.isatty() else ""
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -72,53 +67,8 @@ def planned(options: argparse.Namespace) -> list[Run]:
     ]
 
 
-def file_of(run: Run, folder: Path) -> Path:
-    return folder / "records" / f"{run.target}-{run.method}-{run.seed}.json"
-
-
-def finished(run: Run, folder: Path) -> bool:
-    """Whether the run's file exists.
-
-    Raises:
-        SystemExit: if it was made with other settings.
-    """
-    file = file_of(run, folder)
-    if not file.exists():
-        return False
-    record = json.loads(file.read_text())
-    for name, value in asdict(run).items():
-        if record[name] != value:
-            sys.exit(f"{file} was made with {name} {record[name]}, not {value}: choose another --out, or remove it")
-    return True
-
-
-def machine() -> dict[str, Any]:
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in open_lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.machine(),
-    )
-    packages = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}
-    return {
-        "cpu": cpu, "threads": torch.get_num_threads(), "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2), "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "versions": {"Python": platform.python_version(), "sinkdiv": sinkdiv.__version__, **packages},
-    }  # fmt: skip
-
-
-def open_lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"{CLEAR}{datetime.now(UTC):%H:%M:%S} {text}\n")
-    sys.stderr.flush()
-
-
-def show(place: str, step: int, w2: float) -> None:
-    """One line that is overwritten, on a terminal only."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{place}: step {step}, W2² {w2:.3f} ")
-        sys.stderr.flush()
+def watch(place: str, step: int, w2: float) -> None:
+    show(f"{place}: step {step}, W2² {w2:.3f}")
 
 
 def work(runs: list[Run], folder: Path) -> None:
@@ -128,8 +78,8 @@ def work(runs: list[Run], folder: Path) -> None:
             say(f"{place}: finished before")
             continue
         start = machine()
-        record = {**asdict(run), "machine": start, **train(run, functools.partial(show, place))}
-        write_text(file_of(run, folder), json.dumps(record) + "\n")
+        record = {**asdict(run), "machine": start, **train(run, functools.partial(watch, place))}
+        write_text(folder / "records" / f"{run.name}.json", json.dumps(record) + "\n")
         say(f"{place}: W2² {record['w2']:.3f} in {record['seconds']:.0f} s")
 
 
@@ -143,9 +93,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         say("interrupted; finished runs are kept, and the same command goes on with the others")
         status = 130
-    records = [json.loads(file.read_text()) for file in sorted((options.out / "records").glob("*.json"))]
-    if records:
-        write_report(records, options.out)
+    if found := records(options.out):
+        write_report(found, options.out)
     sys.exit(status)
 
 

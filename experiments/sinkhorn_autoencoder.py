@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from resumable import machine
 from table_report import write_report
 from table_rows import DATA, ROWS, Row
-from training_runs import machine, trained
+from training_runs import trained
 
 from sinkdiv.generative import finishing
 from sinkdiv.generative.config import AutoencoderConfig

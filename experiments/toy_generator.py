@@ -45,6 +45,10 @@ class Run:
     every: int
     """Steps between two judgements."""
 
+    @property
+    def name(self) -> str:
+        return f"{self.target}-{self.method}-{self.seed}"
+
 
 def train(run: Run, watch: Callable[[int, float], None]) -> dict[str, Any]:
     """Train a generator and judge it as it goes, for ``watch`` to see; the seconds count the steps only."""

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import resumable
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from resumable import spread
 from toy_generator import METHODS
 from toy_targets import TARGETS
 
@@ -53,13 +55,6 @@ def table(records: list[Record], targets: list[str], methods: list[str]) -> Iter
     yield from conditions(records)
 
 
-def spread(figures: list[float], digits: int) -> str:
-    if not figures:
-        return "–"
-    middle = f"{statistics.mean(figures):.{digits}f}"
-    return middle if len(figures) == 1 else f"{middle} ± {statistics.stdev(figures):.{digits}f}"
-
-
 def ratios(records: list[Record], methods: list[str]) -> Iterator[str]:
     """Time relative to the first method, over the runs that both have."""
     first = methods[0]
@@ -82,13 +77,7 @@ def conditions(records: list[Record]) -> Iterator[str]:
     for text in sorted({text for record in records for text in record["warnings"]})[:5]:
         yield f"- {text}"
     yield ""
-    for text in sorted({describe(record["machine"]) for record in records}):
-        yield f"*{text}*"
-
-
-def describe(machine: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return f"{machine['cpu']}, threads: {machine['threads']}; {versions}."
+    yield resumable.conditions(records)
 
 
 def draw_points(records: list[Record], targets: list[str], methods: list[str]) -> Figure:

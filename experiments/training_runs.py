@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from sinkdiv.generative import opening, training
@@ -33,10 +30,3 @@ def trained(root: Path, kind: type[RunConfig], given: dict[str, Any]) -> RunFold
     if training.train(run, config, images, Console(stderr=True))["interrupted"]:
         raise KeyboardInterrupt
     return run
-
-
-def machine() -> dict[str, Any]:
-    """What the runs were made on, for records."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return {"cpu": cpu, "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2)}

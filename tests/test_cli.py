@@ -40,8 +40,11 @@ def test_train_sample_evaluate_resume(digits_run: Path, tmp_path: Path, capsys: 
     with Image.open(tmp_path / "a.png") as one, Image.open(tmp_path / "b.png") as other:
         assert one.size == other.size
         assert one.tobytes() != other.tobytes()
-    assert run(["evaluate", str(digits_run)]) == 0
     capsys.readouterr()
+    assert run(["evaluate", str(digits_run)]) == 0
+    shown = capsys.readouterr().out
+    assert "Wasserstein-2" in shown
+    assert "There is no FID" in shown
     assert run([*TRAIN, "--out", str(digits_run), "--resume"]) == 0
     assert "is finished" in capsys.readouterr().out
 

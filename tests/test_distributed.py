@@ -29,7 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "entropic": {},
     "product": {"prior": "sphere@3*normal@2"},
     "sharp": {"value": "sharp"},
-    "unrolled": {"value": "sharp", "debias": False, "derivative": "unrolled", "iterations": 5},
+    "unrolled": {"value": "sharp", "debias": "none", "derivative": "unrolled", "iterations": 5},
     "rounded": {"value": "sharp", "rounding": True},
     "ae": {"method": "ae"},
     "wae": {"method": "wae"},

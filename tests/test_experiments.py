@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parent.parent / "experiments" / "analytic_differentiatio
 BOTH = ("--only", "grid9", "moons", "--methods", "implicit", "unrolled")
 
 
-MODULES = ("analytic_differentiation", "toy_generator", "toy_report", "toy_targets")
+MODULES = ("analytic_differentiation", "resumable", "toy_generator", "toy_report", "toy_targets")
 
 
 @pytest.fixture(scope="module")

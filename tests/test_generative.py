@@ -5,6 +5,7 @@ import io
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from sinkdiv.generative.data import load_images, training_loader
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.files import replacing
 from sinkdiv.generative.metrics import score
+from sinkdiv.generative.opening import autoencoder_settings
 from sinkdiv.generative.priors import FromSampler, make_prior
 from sinkdiv.generative.seeds import Stream, generator
 
@@ -153,6 +155,10 @@ def test_untrained_model_scores_like_the_untrained_column_and_worse_than_the_dat
         ({"derivative": "unrolled"}, "--iterations"),
         ({"iterations": 5}, "--iterations"),
         ({"rounding": True}, "--rounding"),
+        ({"derivative": "implicit"}, "--derivative"),
+        ({"prior": "normal", "latent_cost": "geodesic"}, "--latent-cost"),
+        ({"prior": "mixture:1e9"}, "--prior"),
+        ({"debias": "twice"}, "--debias"),
         ({"devices": 0}, "--devices"),
         ({"devices": 3}, "--batch-size"),
         ({"precision": "int8"}, "--precision"),
@@ -343,3 +349,19 @@ def test_a_fetched_file_with_a_wrong_checksum_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr(pooch, "HTTPDownloader", lambda **options: download)
     with pytest.raises(InputError, match="could not fetch"):
         load_images("mnist")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"prior": "sphere", "latent_dim": 8, "eps": 0.5, "beta": 100.0}),
+        ({"method": "vae"}, {"prior": "normal", "beta": 1.0}),
+        ({"prior": "sphere@10*normal@3"}, {"latent_dim": 13, "eps": 0.5, "beta": 100.0}),
+        ({"prior": "normal", "latent_dim": 10}, {"eps": 5.0, "beta": 10.0}),
+        # In lengths where the cost is one: a quarter of the root of E|z−z'|² = 2d.
+        ({"prior": "normal", "latent_dim": 8, "latent_cost": "euclidean"}, {"eps": 1.0, "beta": 50.0}),
+    ],
+)
+def test_defaults_go_with_method_prior_and_cost(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    settings = autoencoder_settings(given, (1, 28, 28))
+    assert {name: settings[name] for name in expected} == expected

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.networks import NETWORKS, default_hidden, make_networks
-from sinkdiv.generative.networks.placed import SQUARE, Program, place, placement
+from sinkdiv.generative.networks.placed import SQUARE, Inverse, Program, place, placement
 from sinkdiv.generative.seeds import Stream, generator
 
 CANVAS = (1, 40, 50)
@@ -178,11 +178,37 @@ def test_a_whole_digit_stays_on_the_canvas() -> None:
     assert on_canvas > 0.98 * whole
 
 
+def test_the_encoder_looks_where_it_says() -> None:
+    """A digit that lies at the place the encoder names is seen as it was drawn, at whole pixels and scale 1."""
+    encoder, _ = made("placed", CANVAS, 11, 6, (16,))
+    assert isinstance(encoder, Inverse)
+    shifts = torch.tensor([[0.0, 0.0], [-3.0, 2.0], [7.0, -6.0]])
+    where = math.sqrt(2) * torch.erfinv(torch.cat([torch.zeros(3, 1), shifts / torch.tensor([11.0, 6.0])], 1))
+    digits = squares(3, dtype=torch.float32)[:, :1]
+    canvases = place(digits, torch.ones(3), shifts, CANVAS[1:]).flatten(1)
+    encoder.seeking = Says(where)
+    outputs = encoder(canvases)
+    assert torch.equal(outputs[:, 3:6], where)
+    torch.testing.assert_close(torch.cat([outputs[:, :3], outputs[:, 6:]], 1), encoder.looking(digits.flatten(1)))
+
+
+class Says(nn.Module):
+    """What it was told, whatever it sees."""
+
+    def __init__(self, outputs: Tensor) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.outputs
+
+
 @pytest.mark.parametrize("size", [1.0, 30.0, 1e6])
 def test_extreme_codes_have_finite_logits_and_gradients(size: float) -> None:
-    _, decoder = made("placed", CANVAS, 8, 8, (16,))
+    encoder, decoder = made("placed", CANVAS, 8, 8, (16,))
     codes = (size * random(40, 8)).requires_grad_()
     logits = decoder(codes)
+    assert encoder(size * random(40, 2000)).isfinite().all()
     assert logits.isfinite().all()
     functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits)).backward()
     assert codes.grad is not None

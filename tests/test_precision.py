@@ -14,8 +14,8 @@ from sinkdiv.generative import opening, training
 from sinkdiv.generative.autoencoder import Autoencoder
 from sinkdiv.generative.config import AutoencoderConfig
 from sinkdiv.generative.data import load_images
-from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.runs import RunFolder, load_run
+from sinkdiv.generative.watch import TrainingFailure
 
 # Of a number's significand: its relative rounding error is half of this at most.
 SPACING = {torch.bfloat16: 2**-7, torch.float16: 2**-10}
@@ -63,7 +63,7 @@ def test_codes_are_float32_and_on_the_support(prior: str, dtype: torch.dtype) ->
         {},
         {"latent_cost": "geodesic"},
         {"value": "sharp", "rounding": True},
-        {"value": "sharp", "debias": False, "derivative": "unrolled", "iterations": 5},
+        {"value": "sharp", "debias": "none", "derivative": "unrolled", "iterations": 5},
         *[{"method": name} for name in ("hvae", "wae", "swae", "w2gae", "hae", "energy")],
         *[{"method": name, "prior": "normal"} for name in ("vae", "beta-vae")],
     ],
@@ -116,7 +116,7 @@ def test_training_in_bfloat16_improves_as_in_float32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"method": "ae"}, {"precision": "bfloat16"}])
-def test_training_that_diverges_ends_with_one_line_and_keeps_no_nan(tmp_path: Path, settings: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"^--lr 1e\+30: training diverged in epoch 1; try less$"):
+def test_training_that_diverges_keeps_no_nan(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(TrainingFailure, match=r"^step 1: .* not finite"):
         quick_run(tmp_path / "run", lr=1e30, **settings)
     assert not list(tmp_path.rglob("*.ckpt"))

@@ -52,7 +52,7 @@ def test_commands_run_in_the_order_of_the_readme(tmp_path):
     np.save(tmp_path / "a.npy", rng.random((30, 2)))
     np.save(tmp_path / "b.npy", rng.random((20, 2)))
     commands = sinkdiv_commands()
-    assert [command[1] for command in commands] == ["train", "distance", "sample", "evaluate", "info"]
+    assert [command[1] for command in commands] == ["train", "train", "distance", "sample", "evaluate", "info"]
     for command in commands:
         short = SHORT if command[1] == "train" else []
         program = [sys.executable, "-c", "from sinkdiv.cli import main; main()", *command[1:], *short]

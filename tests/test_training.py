@@ -63,7 +63,7 @@ def test_a_run_leaves_everything_it_promises(finished: RunFolder) -> None:
     assert list(finished.root.glob("logs/version_*/metrics.csv"))
     assert list(finished.root.glob("tensorboard/version_*/events.*"))
     page = finished.report.read_text(encoding="utf-8")
-    assert page.count('src="data:image/') == 4
+    assert page.count('src="data:image/') == 6
     assert "http" not in page.replace("http://www.w3.org", "")
     metrics = json.loads(finished.metrics.read_text())
     assert metrics["interrupted"] is False
@@ -170,8 +170,10 @@ def test_a_folder_with_a_run_is_not_overwritten(finished: RunFolder) -> None:
 
 
 def test_evaluate_repeats_the_scores_and_keeps_the_rest(copied: RunFolder) -> None:
-    before = copied.load_metrics()
+    before, page = copied.load_metrics(), copied.report.read_text(encoding="utf-8")
+    copied.report.unlink()
     after = finishing.evaluate(copied)
+    assert copied.report.read_text(encoding="utf-8").partition("<h2>Scores")[2] == page.partition("<h2>Scores")[2] != ""
     assert after["scores"] == before["scores"]
     assert after["seconds"]["training"] == before["seconds"]["training"]
     assert copied.load_metrics() == after
@@ -221,3 +223,8 @@ def test_damaged_and_foreign_checkpoints_are_one_clear_line(copied: RunFolder) -
     copied.last.unlink()
     with pytest.raises(InputError, match="no checkpoint"):
         load_run(copied)
+
+
+def test_a_latent_space_of_one_dimension_is_drawn(tmp_path: Path) -> None:
+    run = quick_run(tmp_path / "line", prior="uniform", latent_dim=1, max_epochs=1)
+    assert run.report.stat().st_size > 0

@@ -7,7 +7,10 @@ _EXTRA |= {"torchmetrics", "pooch"}
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 a defect, 2 a user's mistake in one line, 130 interrupted."""
+    """Run the command line and exit.
+
+    With 0 when all is done, 1 after a training that failed or a defect, 2 for a user's mistake, 130 when interrupted.
+    """
     try:
         from sinkdiv.commands import run
 

@@ -1,9 +1,20 @@
-"""Generative models trained with Sinkhorn divergences. Needs the `train` extra: `pip install "sinkdiv[train]"`.
+"""Generative models trained with Sinkhorn divergences, and their baselines. Needs the extra `sinkdiv[train]`.
 
-- `priors`       distributions over the latent space
-- `networks`     encoders and decoders
-- `autoencoder`  the Sinkhorn autoencoder (P19)
+Models, by what they are made of:
+
+- `priors`       distributions over the latent space, by name or brought along
+- `networks`     encoders and decoders; `dcgan` for generators and critics
+- `matching`     latent losses on samples (SAE, WAE, SWAE, …); `posteriors`: stochastic encoders (VAE, HVAE)
+- `methods`      the table of what makes codes follow a prior
+- `autoencoder`  the Sinkhorn autoencoder (P19) and its baselines
+- `generator`    the Sinkhorn generator (G18), with its `generator_loss` and `critic`
+
+Runs, in the order in which they happen:
+
+- `config`       settings of every model; `models`: from settings to a model
 - `data`         images by name, from a folder, a zip or an array
-- `metrics`      how good a trained model is, on images it has not seen
-- `training`     a run from its configuration to its report
+- `opening`      how a run begins and goes on
+- `training`     from the first step to the report; `processes`, `distributed`, `precision`, `callbacks`, `watch`
+- `metrics`      how good a model is, from `scores` in `features`
+- `finishing`    what a run leaves: `showing`, `figures`, `report`, `score_table`
 """

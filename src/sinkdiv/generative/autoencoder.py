@@ -9,9 +9,11 @@ from sinkdiv.generative.distributed import process_rank
 from sinkdiv.generative.methods import METHODS
 from sinkdiv.generative.model import Model
 from sinkdiv.generative.networks import make_networks
-from sinkdiv.generative.precision import full_precision, widened
+from sinkdiv.generative.precision import widened
 from sinkdiv.generative.priors import Prior, make_prior
 from sinkdiv.generative.seeds import Stream, generator
+from sinkdiv.generative.watch import require_distances
+from sinkdiv.transforms import full_precision
 
 
 class Autoencoder(Model):
@@ -43,8 +45,17 @@ class Autoencoder(Model):
     def encode(self, images: Tensor) -> Tensor:
         """Images (n, pixels) in [0, 1] to codes (n, d) on the prior's support, without noise."""
         outputs = widened(self.encoder(images))
-        with full_precision(outputs.device):
+        with full_precision(outputs):
             return self.method.encode(outputs)
+
+    def sample_codes(self, images: Tensor, noise: torch.Generator) -> Tensor:
+        """Images (n, pixels) to codes (n, d) as the decoder saw them in training: of their posteriors, if it has any.
+
+        Their distribution over images is the one that should be the prior.
+        """
+        outputs = widened(self.encoder(images))
+        with full_precision(outputs):
+            return self.method.sample(outputs, noise)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (n, d) to images (n, pixels) in [0, 1]: the means of the pixels."""
@@ -72,12 +83,11 @@ class Autoencoder(Model):
             return generator(self.config.seed, stream, self.current_epoch, batch_idx, *own)
 
         outputs = widened(self.encoder(batch))
-        self.require_finite(outputs)
-        with full_precision(outputs.device):
+        require_distances("the encoder's outputs", outputs)
+        with full_precision(outputs):
             codes, latent = self.method.train(outputs, source)
         reconstruction = self.reconstruction_loss(codes, batch)
         loss = reconstruction + self.config.beta * latent
-        self.require_finite(loss)
         self.log_losses({"reconstruction": reconstruction, "latent": latent}, len(batch))
         return loss
 

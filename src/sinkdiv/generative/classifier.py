@@ -65,7 +65,8 @@ def trained_classifier(name: str) -> Classifier:
         model = Classifier()
     with _file(f"{name}.pt").open("rb") as file:
         model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    return model.eval().requires_grad_(False)
+    # Channels last: its convolutions take a third of the time.
+    return model.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]
 
 
 def _file(name: str) -> Any:

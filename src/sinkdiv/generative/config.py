@@ -9,18 +9,26 @@ from typing import Any, ClassVar
 
 import yaml
 
+from sinkdiv.generative.critic import check_bound
+from sinkdiv.generative.dcgan import stages
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.files import write_text
+from sinkdiv.generative.generator_loss import LEARNED, GeneratorLoss
 from sinkdiv.generative.methods import METHODS, check_method
 from sinkdiv.generative.networks import NETWORKS
-from sinkdiv.generative.priors import make_prior
+from sinkdiv.generative.priors import Sphere, make_prior
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("float32", "bfloat16", "float16")
 LIKELIHOODS = ("bernoulli", "gaussian")
 VALUES = ("entropic", "sharp")
+DEBIASING = ("self", "independent", "none")
 DERIVATIVES = ("auto", "implicit", "unrolled")
+MOST_DIMENSIONS = 65_536
 LATENT_COSTS = ("sqeuclidean", "euclidean", "geodesic")
+GENERATOR_NETWORKS = ("mlp", "dcgan")
+GENERATOR_DEBIASING = ("self", "none")
+OPTIMIZERS = ("adam", "rmsprop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +65,20 @@ class RunConfig(abc.ABC):
     precision: str = "float32"
 
     def __post_init__(self) -> None:
+        require(len(self.image_shape) == 3, "image_shape", self.image_shape, "channels, height and width")
         require(self.batch_size >= 2, "--batch-size", self.batch_size, "at least 2")
-        require(math.isfinite(self.lr) and self.lr > 0, "--lr", self.lr, "more than zero")
+        require(0 < self.lr < math.inf, "--lr", self.lr, "a finite number above zero")
         require(self.max_epochs >= 1, "--max-epochs", self.max_epochs, "at least 1")
         require(0 <= self.seed < 2**63, "--seed", self.seed, "between 0 and 2^63 - 1")
         require_one_of(ACCELERATORS, "--accelerator", self.accelerator)
         require(self.devices >= 1, "--devices", self.devices, "at least 1")
         require(self.batch_size % self.devices == 0, "--batch-size", self.batch_size, f"a multiple of {self.devices}")
         require_one_of(PRECISIONS, "--precision", self.precision)
+
+    @staticmethod
+    def _require_iterations_where_unrolled(derivative: str, iterations: int) -> None:
+        unrolled = derivative == "unrolled"
+        require((iterations > 0) == unrolled, "--iterations", iterations, "--derivative unrolled and a number")
 
     @property
     def pixels(self) -> int:
@@ -97,7 +111,7 @@ class AutoencoderConfig(RunConfig):
         eps: regularisation of the Sinkhorn divergence between codes and prior, in units of the latent cost.
         latent_cost: sqeuclidean, euclidean, or geodesic (squared arc length on the sphere).
         value: entropic or sharp.
-        debias: the divergence, or the transport cost itself.
+        debias: how the transport cost is made a divergence: self, independent or none (`matching.SinkhornMatching`).
         derivative: of the value: auto, implicit or unrolled.
         iterations: of an unrolled derivative; 0 for the others, which run until they converge.
         rounding: the sharp value of the plan rounded to exact marginals (P19).
@@ -116,7 +130,7 @@ class AutoencoderConfig(RunConfig):
     eps: float
     latent_cost: str = "sqeuclidean"
     value: str = "entropic"
-    debias: bool = True
+    debias: str = "self"
     derivative: str = "auto"
     iterations: int = 0
     rounding: bool = False
@@ -124,24 +138,26 @@ class AutoencoderConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.latent_dim >= 1, "--latent-dim", self.latent_dim, "at least 1")
+        require(1 <= self.latent_dim <= MOST_DIMENSIONS, "--latent-dim", self.latent_dim, f"1 to {MOST_DIMENSIONS}")
         prior = make_prior(self.prior)
         prior.check(self.latent_dim)
         check_method(self.method, self.prior)
         require_one_of(tuple(NETWORKS), "--network", self.network)
         require(len(self.hidden) > 0 and min(self.hidden) >= 1, "--hidden", self.hidden, "widths like 512,512")
         require_one_of(LIKELIHOODS, "--likelihood", self.likelihood)
-        require(math.isfinite(self.beta) and self.beta >= 0, "--beta", self.beta, "zero or more")
-        require(math.isfinite(self.eps) and self.eps > 0, "--eps", self.eps, "more than zero")
+        require(0 <= self.beta < math.inf, "--beta", self.beta, "zero or a finite number above it")
+        require(0 < self.eps < math.inf, "--eps", self.eps, "a finite number above zero")
         require_one_of(LATENT_COSTS, "--latent-cost", self.latent_cost)
         require_one_of(VALUES, "--value", self.value)
+        require_one_of(DEBIASING, "--debias", self.debias)
         require_one_of(DERIVATIVES, "--derivative", self.derivative)
-        unrolled = self.derivative == "unrolled"
-        require(
-            (self.iterations > 0) == unrolled, "--iterations", self.iterations, "--derivative unrolled and a number"
-        )
+        self._require_iterations_where_unrolled(self.derivative, self.iterations)
+        require(self.derivative != "implicit" or self.value == "sharp", "--derivative", "implicit", "--value sharp")
+        if self.latent_cost == "geodesic":
+            spheres = all(isinstance(factor, Sphere) for _, factor in prior.factors(self.latent_dim))
+            require(spheres, "--latent-cost", "geodesic", f"--prior sphere, not {self.prior}")
         if self.rounding:
-            require(self.value == "sharp", "--rounding", "", "--value sharp with it")
+            require(self.value == "sharp", "--value", self.value, "sharp, for --rounding")
 
     @property
     def described(self) -> tuple[str, str]:
@@ -150,8 +166,97 @@ class AutoencoderConfig(RunConfig):
         return title, f"{self.prior} prior in {self.latent_dim} dimensions, β = {self.beta:g}{regularised}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig(RunConfig):
+    """A generator trained to minimise a Sinkhorn divergence between its samples and data (G18).
+
+    Attributes:
+        prior: of the latents, in the words of `priors.make_prior`.
+        latent_dim: their dimension d.
+        network: mlp or dcgan, of the generator and of the critic.
+        hidden: widths of the MLP's hidden layers; the critic mirrors them.
+        width: channels of DCGAN's finest stage.
+        cost: sqeuclidean, euclidean, or learned, the distance of features that a critic makes of the images.
+        eps: regularisation, in units of the cost; infinite is the MMD, the energy distance.
+        value: sharp (G18) or entropic.
+        debias: self, the divergence; or none.
+        derivative: of the value: auto, implicit or unrolled (G18).
+        iterations: of an unrolled derivative (G18: 10 to 100); 0 for the others, which run until they converge.
+        critic_features: dimension of the learned cost's features.
+        critic_steps: steps of the critic for each of the generator (G18's n_c), each on a batch of its own.
+        critic_bound: what keeps the critic bounded: clip (G18), penalty or spectral.
+        optimizer: of both networks, adam or rmsprop.
+    """
+
+    model = "generator"
+
+    prior: str
+    latent_dim: int
+    network: str
+    hidden: tuple[int, ...]
+    eps: float
+    width: int = 64
+    cost: str = "sqeuclidean"
+    value: str = "sharp"
+    debias: str = "self"
+    derivative: str = "auto"
+    iterations: int = 0
+    critic_features: int = 16
+    critic_steps: int = 1
+    critic_bound: str = "spectral"
+    optimizer: str = "adam"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(1 <= self.latent_dim <= MOST_DIMENSIONS, "--latent-dim", self.latent_dim, f"1 to {MOST_DIMENSIONS}")
+        make_prior(self.prior).check(self.latent_dim)
+        require_one_of(GENERATOR_NETWORKS, "--network", self.network)
+        require(len(self.hidden) > 0 and min(self.hidden) >= 1, "--hidden", self.hidden, "widths like 512,512")
+        require(self.width >= 1, "--width", self.width, "at least 1")
+        if self.network == "dcgan":
+            stages(self.image_shape)
+        require_one_of(VALUES, "--value", self.value)
+        require_one_of(GENERATOR_DEBIASING, "--debias", self.debias)
+        require_one_of(DERIVATIVES, "--derivative", self.derivative)
+        self._require_iterations_where_unrolled(self.derivative, self.iterations)
+        self.make_loss()
+        require(self.critic_features >= 1, "--critic-features", self.critic_features, "at least 1")
+        require(self.critic_steps >= 1, "--critic-steps", self.critic_steps, "at least 1")
+        check_bound(self.critic_bound)
+        require_one_of(OPTIMIZERS, "--optimizer", self.optimizer)
+        # Losses are scaled for float16, and DistributedDataParallel expects gradients of all networks in each step.
+        require(self.precision != "float16", "--precision", self.precision, "float32 or bfloat16 for a generator")
+        require(self.devices == 1 or not self.learned, "--devices", self.devices, "1 for --cost learned")
+
+    def make_loss(self) -> GeneratorLoss:
+        """The divergence that is minimised; raises `InputError` for options of it that do not go together."""
+        return GeneratorLoss(
+            eps=self.eps,
+            cost=self.cost,
+            value=self.value,
+            debiased=self.debias == "self",
+            derivative=self.derivative,
+            iterations=self.iterations or None,
+        )
+
+    @property
+    def learned(self) -> bool:
+        """Whether there is a critic."""
+        return self.cost == LEARNED
+
+    @property
+    def turns(self) -> int:
+        """Batches for one step of the generator: the critic's, and its own."""
+        return 1 + (self.critic_steps if self.learned else 0)
+
+    @property
+    def described(self) -> tuple[str, str]:
+        latents = f"{self.prior} latents in {self.latent_dim} dimensions"
+        return f"Sinkhorn generator on {self.data}", f"{latents}, {self.cost} cost, ε = {self.eps:g}"
+
+
 # How YAML's names of models lead to their settings; a new model adds itself here.
-CONFIGS: dict[str, type[RunConfig]] = {AutoencoderConfig.model: AutoencoderConfig}
+CONFIGS: dict[str, type[RunConfig]] = {kind.model: kind for kind in (AutoencoderConfig, GeneratorConfig)}
 
 
 def load_config(path: Path) -> RunConfig:
@@ -181,11 +286,23 @@ def require_one_of(names: tuple[str, ...], option: str, value: str) -> None:
     require(value in names, option, value, " or ".join(names))
 
 
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    return value
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list):
+        raise TypeError
+    return tuple(_integer(value) for value in values)
+
+
 _CASTS: dict[object, Callable[[Any], Any]] = {
-    int: int,
+    int: _integer,
     float: float,
     str: str,
-    tuple[int, ...]: lambda values: tuple(int(value) for value in values),
+    tuple[int, ...]: _integers,
 }
 
 

@@ -36,3 +36,13 @@ def global_batch(rows: Tensor) -> Tensor:
 def process_rank() -> int:
     """This process' number among those that share a batch."""
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def process_count() -> int:
+    """How many processes share a batch."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def own_part(rows: Tensor) -> Tensor:
+    """This process' rows (n, d) of the rows of all processes (world·n, d): `global_batch` backwards."""
+    return rows.chunk(process_count())[process_rank()]

@@ -9,7 +9,7 @@ from torch import Tensor
 from sinkdiv.generative import backbone
 from sinkdiv.generative.classifier import SIDE, card, trained_classifier
 
-BATCH = 500
+BATCH = 125
 CLASSIFIER_OF = {"mnist": "mnist", "mnist-5k": "mnist", "fashion-mnist": "fashion-mnist"}
 
 

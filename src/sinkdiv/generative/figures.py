@@ -8,10 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional
 
 GRID_PIXELS = 640
 MARGIN = 2
 MOST_CLASSES_NAMED = 10
+CLASSES_IN_A_ROW = 5
 INK, ACCENT, QUIET = "#1f2937", "#c2410c", "#64748b"
 
 
@@ -45,21 +47,25 @@ def pairs(originals: Tensor, rebuilt: Tensor, columns: int) -> Tensor:
 
 
 def curves(rows: list[dict[str, float]]) -> bytes:
-    """The losses of every epoch as an SVG, one panel a loss, with its held-out values where there are any."""
-    names = [name.removeprefix("train/") for name in rows[-1] if name.startswith("train/")] if rows else []
+    """The losses of every epoch as an SVG, one panel a loss, of training, of held-out images or of both.
+
+    An epoch may lack a loss, and is then left out of its curve.
+    """
+    keys = [key for row in rows for key in row if "/" in key]
+    names = list(dict.fromkeys(key.partition("/")[2] for key in keys))
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
     panels = figure.subplots(1, max(1, len(names)), squeeze=False)[0]
-    epochs = [row["epoch"] for row in rows]
     for axes, name in zip(panels, names, strict=False):
         drawn = [(f"train/{name}", "training", INK), (f"held_out/{name}", "held out", ACCENT)]
-        drawn = [curve for curve in drawn if curve[0] in rows[-1]]
+        drawn = [curve for curve in drawn if curve[0] in keys]
         for key, label, color in drawn:
-            axes.plot(epochs, [row[key] for row in rows], color=color, label=label, linewidth=1.6)
+            points = [(row["epoch"], row[key]) for row in rows if key in row]
+            axes.plot(*zip(*points, strict=True), color=color, label=label, linewidth=1.6)
         _dress(axes, name)
         axes.set_xlabel("epoch", fontsize=8, color=QUIET)
         if len(rows) > 20:
             # The first epochs are so much worse that they would flatten everything after them.
-            settled = [row[key] for row in rows[5:] for key, _, _ in drawn]
+            settled = [row[key] for row in rows[5:] for key, _, _ in drawn if key in row] or [0.0]
             spread = (max(settled) - min(settled)) or 1.0
             axes.set_ylim(min(settled) - 0.05 * spread, max(settled) + 0.05 * spread)
         if len(drawn) > 1:
@@ -69,12 +75,7 @@ def curves(rows: list[dict[str, float]]) -> bytes:
 
 def latent_map(codes: Tensor, labels: Tensor | None, draws: Tensor) -> bytes:
     """Codes (n, d), coloured by label, beside prior draws (m, d), both on the codes' and draws' principal plane."""
-    both = torch.cat([codes, draws]).double()
-    centre = both.mean(0)
-    _, _, directions = torch.linalg.svd(both - centre, full_matrices=False)
-    plane = directions[:2].T
-    placed_codes = ((codes.double() - centre) @ plane).numpy()
-    placed_draws = ((draws.double() - centre) @ plane).numpy()
+    placed_codes, placed_draws = _on_plane(codes, draws)
     figure = Figure(figsize=(9.6, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     colors = QUIET if labels is None else labels.numpy()
@@ -88,6 +89,34 @@ def latent_map(codes: Tensor, labels: Tensor | None, draws: Tensor) -> bytes:
         handles, names = points.legend_elements(num=None)
         figure.legend(handles, names, frameon=False, loc="outside lower left", ncols=len(names), fontsize=8)
     return _svg(figure)
+
+
+def class_maps(codes: Tensor, labels: Tensor, draws: Tensor) -> bytes:
+    """A panel a class: its codes among all others, on the principal plane of codes (n, d) and prior draws (m, d)."""
+    placed, _ = _on_plane(codes, draws)
+    classes = labels.unique().tolist()[:MOST_CLASSES_NAMED]
+    rows = -(-len(classes) // CLASSES_IN_A_ROW)
+    figure = Figure(figsize=(9.6, 2.0 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, CLASSES_IN_A_ROW, sharex=True, sharey=True, squeeze=False).flat)
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, name in zip(panels, classes, strict=False):
+        own = (labels == name).numpy()
+        axes.scatter(*placed[~own].T, c="#e5e7eb", s=3, linewidths=0)
+        axes.scatter(*placed[own].T, c=ACCENT, s=4, linewidths=0)
+        axes.set_title(str(name), fontsize=9, color=INK, loc="left")
+        axes.set_aspect("equal", adjustable="box")
+    return _svg(figure)
+
+
+def _on_plane(codes: Tensor, draws: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (n, d) and draws (m, d) as (n, 2) and (m, 2), projected on the plane in which both together spread most."""
+    # A second coordinate of zeros, for codes that have only one.
+    both = functional.pad(torch.cat([codes, draws]).double(), (0, max(0, 2 - codes.shape[1])))
+    centre = both.mean(0)
+    _, _, directions = torch.linalg.svd(both - centre, full_matrices=False)
+    placed = ((both - centre) @ directions[:2].T).numpy()
+    return placed[: len(codes)], placed[len(codes) :]
 
 
 def _dress(axes: Axes, title: str) -> None:

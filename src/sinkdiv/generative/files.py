@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import io
 import json
 import os
 import tempfile
@@ -46,10 +47,17 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """An (H, W, 3) uint8 array as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
 def write_image(path: Path, pixels: np.ndarray) -> None:
     """Write an (H, W, 3) uint8 array to `path` as PNG, atomically."""
     with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        temporary.write_bytes(png_bytes(pixels))
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:

@@ -39,6 +39,9 @@ class Method(Protocol):
     def encode(self, outputs: Tensor) -> Tensor:
         """Outputs (n, outputs) to codes (n, d), without noise."""
 
+    def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
+        """Outputs (n, outputs) to codes (n, d) as the decoder sees them in training: with noise, if there is any."""
+
     def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
         """Codes (n, d) to be decoded in training, and the latent loss, a scalar over the batch of all devices."""
 
@@ -57,6 +60,9 @@ class Matched:
 
     def encode(self, outputs: Tensor) -> Tensor:
         return self.prior.project(outputs)
+
+    def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
+        return self.encode(outputs)
 
     def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
         codes = self.encode(outputs)
@@ -78,8 +84,12 @@ class Variational:
     def encode(self, outputs: Tensor) -> Tensor:
         return self.posterior.mode(outputs)
 
+    def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
+        return self.posterior.sample(outputs, noise)
+
     def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
-        return self.posterior.sample(outputs, source(Stream.POSTERIOR)), self.posterior.divergence(outputs).mean()
+        divergence = self.posterior.divergence(outputs).mean()
+        return self.sample(outputs, source(Stream.POSTERIOR)), divergence
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ def _sinkhorn(config: "AutoencoderConfig", prior: Prior, dim: int) -> Matching:
         eps=config.eps,
         cost=config.latent_cost,
         value=config.value,
-        debiased=config.debias,
+        debias=config.debias,
         derivative=config.derivative,
         iterations=config.iterations or None,
         rounding=config.rounding,
@@ -122,7 +132,7 @@ def _sinkhorn(config: "AutoencoderConfig", prior: Prior, dim: int) -> Matching:
 
 
 def default_beta(spread: float) -> float:
-    """The weight of a transport cost, nats per squared latent length: 100 (P19) on the unit sphere, of spread 2."""
+    """The weight of a loss in units of the latent cost, whose spread is given: 100 (P19) on the unit sphere, of 2."""
     return 200 / spread
 
 
@@ -165,6 +175,12 @@ METHODS: dict[str, Entry] = {
     "hae": Entry("Hungarian autoencoder", _matched(lambda config, prior, dim: HungarianMatching()), default_beta),
     "energy": Entry("energy-distance autoencoder", _matched(lambda config, prior, dim: EnergyMatching()), default_beta),
 }
+
+
+def default_prior(name: str) -> str:
+    """The prior of a method where none is given: the sphere (P19), unless the method is made for another."""
+    made_for = METHODS[name].priors if name in METHODS else ()
+    return made_for[0] if made_for else "sphere"
 
 
 def check_method(name: str, prior: str) -> None:

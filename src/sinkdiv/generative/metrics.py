@@ -1,6 +1,5 @@
 """How good a trained model is: on images it has not seen, beside an untrained model and the data itself."""
 
-import math
 from typing import Any
 
 import torch
@@ -10,25 +9,18 @@ from torchmetrics import MeanMetric
 import sinkdiv
 from sinkdiv.generative.autoencoder import Autoencoder, bernoulli_nats
 from sinkdiv.generative.data import Images
+from sinkdiv.generative.matching import IMQ_SCALES
 from sinkdiv.generative.model import Model
 from sinkdiv.generative.models import make_model
+from sinkdiv.generative.sample_scores import MOST_IMAGES_COMPARED, Comparison
+from sinkdiv.generative.scores.kernel import multiquadric_distance
 from sinkdiv.generative.seeds import Stream, generator
 
-MOST_IMAGES_COMPARED = 1000
+# Features of a colour image take a hundred times as long as those of a digit.
+MOST_GREY_IMAGES, MOST_COLOUR_IMAGES = 10_000, 2_000
 BATCH = 1000
-# The blur of the divergence between images is this root-mean-square difference of grey levels per pixel. At half of it,
-# 500 images are too few: the sampling noise of real digits against real digits exceeds the score of blurred ones.
-IMAGE_BLUR_PER_PIXEL = 0.2
-# Every score a model may have: its title, and the digits shown.
-ROWS = {
-    "reconstruction_nats_per_image": ("reconstruction, nats per image", 1),
-    "reconstruction_mse_per_pixel": ("reconstruction, MSE per pixel", 4),
-    "sample_mmd_energy_x1000": ("samples, energy MMD ×1000", 1),
-    "sample_sinkhorn_divergence": ("samples, Sinkhorn divergence", 3),
-    "latent_mmd_energy_x1000": ("codes, energy MMD ×1000", 2),
-}
-HEADLINE = ("reconstruction_nats_per_image", "sample_mmd_energy_x1000")
-COLUMNS = ("model", "untrained", "training_data")
+# Places in the stream of evaluation.
+_SAMPLES, _DRAWS, _TRAINING_ORDER, _HELD_OUT_ORDER, _OTHER_DRAWS, _POSTERIORS = 0, 1, 2, 3, 4, 5
 
 
 def score(model: Model, images: Images) -> dict[str, Any]:
@@ -36,103 +28,96 @@ def score(model: Model, images: Images) -> dict[str, Any]:
 
     Three columns with the same rows: `model`; `untrained`, the same networks before training; `training_data`, what
     a perfect model could hope for: training images in the place of samples and held-out images, prior draws in the
-    place of codes. Rows of every model:
+    place of codes. Rows of every model, with what is better:
 
-    - `sample_mmd_energy_x1000`: 1000 · ½|samples − held-out|² in the energy kernel, diagonal terms included
-    - `sample_sinkhorn_divergence`: the same two sets, S_ε of |x−y|² with its certified interval
+    - `sample_mmd_energy_x1000`: 1000 · ½|samples − held-out|² in the energy kernel, diagonal terms included; lower
+    - `sample_sinkhorn_divergence`: the same two sets, S_ε of |x−y|² with its certified interval; lower
+    - `sample_w2`: their exact Wasserstein-2 distance, in features, or in pixels where there are none; lower
+    - `nearest_training_ratio`, `copied_share`: whether samples are copies of training images, in pixels; new
+      images have 1 and 0.01, copies 0 and 1
+
+    of images that have features (scores in other features are other scores):
+
+    - `fid`: Fréchet distance; lower
+    - `kid_x1000`: 1000 · squared kernel distance, unbiased; lower
+    - `feature_sinkhorn_divergence`: S_ε with its certified interval; lower
+    - `classifier_score`: whether the classifier's answers are sure and varied; higher
+    - `precision`, `density`: whether samples are like real images; higher
+    - `recall`, `coverage`: whether they are as varied; higher
 
     and of an autoencoder:
 
-    - `reconstruction_nats_per_image`: Bernoulli cross-entropy, summed over pixels (P19's RE, but of grey images)
-    - `reconstruction_mse_per_pixel`
-    - `latent_mmd_energy_x1000`: codes of held-out images against prior draws
+    - `reconstruction_nats_per_image`: Bernoulli cross-entropy, summed over pixels (P19's RE, but of grey images); lower
+    - `reconstruction_mse_per_pixel`; lower
+    - `latent_mmd_energy_x1000`: codes of held-out images (drawn from their posteriors, if any) against the prior; lower
+    - `latent_mmd_imq_x1000`: the same in P19's kernels, unbiased, summed over the factors of a product prior; lower
+
+    Returns:
+        `scores`: the columns; `images_compared`: the number of images where it is bounded by cost (pixels, transport);
+        `features`: the network's name and digest, and the number of images in its scores, or None; `missing`: a
+        sentence for each reason why there are fewer scores.
     """
     untrained = make_model(model.config).eval().requires_grad_(False)
-    count = min(MOST_IMAGES_COMPARED, len(images.held_out), len(images.train))
+    most = MOST_GREY_IMAGES if images.shape[0] == 1 else MOST_COLOUR_IMAGES
+    count = min(most, len(images.held_out), len(images.train))
     # Sources may be ordered: the first test images of MNIST are cleaner than the others.
-    held_out = images.held_out[_choice(model, len(images.held_out), 3)[:count]]
-    training_subset = images.train[_choice(model, len(images.train), 2)[:count]]
+    held_out = images.held_out[_order(model, len(images.held_out), _HELD_OUT_ORDER)[:count]]
+    training_rows = _order(model, len(images.train), _TRAINING_ORDER)[:count]
+    training_subset = images.train[training_rows]
+    comparison = Comparison(images, held_out)
     columns = {
-        "model": _samples(model.draw(count, Stream.EVALUATION, 0), held_out),
-        "untrained": _samples(untrained.draw(count, Stream.EVALUATION, 0), held_out),
-        "training_data": _samples(training_subset, held_out),
+        "model": comparison.score(_draw(model, count)),
+        "untrained": comparison.score(_draw(untrained, count)),
+        "training_data": comparison.score(training_subset, own=training_rows),
     }
     if isinstance(model, Autoencoder) and isinstance(untrained, Autoencoder):
-        draws = model.draw_codes(count, Stream.EVALUATION, 0)
-        other_draws = model.draw_codes(count, Stream.EVALUATION, 1)
-        columns["model"] |= _codes(model, images.held_out, model.encode(held_out), other_draws)
-        columns["untrained"] |= _codes(untrained, images.held_out, untrained.encode(held_out), other_draws)
-        columns["training_data"] |= _codes(model, training_subset, draws, other_draws)
-    return {"images_compared": count, "scores": columns}
-
-
-def _choice(model: Model, count: int, position: int) -> Tensor:
-    return torch.randperm(count, generator=generator(model.config.seed, Stream.EVALUATION, position))
-
-
-def _samples(samples: Tensor, held_out: Tensor) -> dict[str, Any]:
+        draws, other_draws = (model.draw_codes(count, Stream.EVALUATION, place) for place in (_DRAWS, _OTHER_DRAWS))
+        columns["model"] |= _rebuilding(model, images.held_out) | _matching(model, _encode(model, held_out), draws)
+        columns["untrained"] |= _rebuilding(untrained, images.held_out)
+        columns["untrained"] |= _matching(untrained, _encode(untrained, held_out), draws)
+        columns["training_data"] |= _rebuilding(model, training_subset) | _matching(model, other_draws, draws)
     return {
-        "sample_mmd_energy_x1000": 1000 * float(sinkdiv.mmd(samples, held_out, kernel="energy")),
-        "sample_sinkhorn_divergence": _certified_divergence(samples, held_out),
+        "images_compared": comparison.images_compared,
+        "features": comparison.features,
+        "missing": comparison.missing,
+        "scores": columns,
     }
 
 
-def _codes(model: Autoencoder, to_rebuild: Tensor, codes: Tensor, draws: Tensor) -> dict[str, Any]:
+def _order(model: Model, count: int, place: int) -> Tensor:
+    return torch.randperm(count, generator=generator(model.config.seed, Stream.EVALUATION, place))
+
+
+def _draw(model: Model, count: int) -> Tensor:
+    starts = range(0, count, BATCH)
+    return torch.cat([model.draw(min(BATCH, count - k), Stream.EVALUATION, _SAMPLES, k) for k in starts])
+
+
+def _encode(model: Autoencoder, images: Tensor) -> Tensor:
+    noise = generator(model.config.seed, Stream.EVALUATION, _POSTERIORS)
+    return torch.cat([model.sample_codes(batch, noise) for batch in images.split(BATCH)])
+
+
+def _rebuilding(model: Autoencoder, images: Tensor) -> dict[str, Any]:
     nats, squared_error = MeanMetric(), MeanMetric()
-    for batch in to_rebuild.split(BATCH):
+    for batch in images.split(BATCH):
         logits = model.decoder(model.encode(batch))
         nats.update(bernoulli_nats(logits, batch), weight=len(batch))
         squared_error.update((torch.sigmoid(logits) - batch).square().mean(), weight=len(batch))
     return {
         "reconstruction_nats_per_image": float(nats.compute()),
         "reconstruction_mse_per_pixel": float(squared_error.compute()),
-        "latent_mmd_energy_x1000": 1000 * float(sinkdiv.mmd(codes, draws, kernel="energy")),
     }
 
 
-def _certified_divergence(samples: Tensor, held_out: Tensor) -> dict[str, float | bool]:
-    blur = IMAGE_BLUR_PER_PIXEL * math.sqrt(held_out.shape[1])
-    divergence = sinkdiv.solve_divergence(samples, held_out, blur=blur)
-    lower, upper = divergence.bounds
+def _matching(model: Autoencoder, codes: Tensor, draws: Tensor) -> dict[str, Any]:
+    few = slice(MOST_IMAGES_COMPARED)
+    multiquadric = 0.0
+    for part, factor in model.prior.factors(codes.shape[1]):
+        spread = factor.spread(part.stop - part.start)
+        scales = [scale * spread for scale in IMQ_SCALES]
+        multiquadric += multiquadric_distance(codes[:, part], draws[:, part], scales)
     return {
-        "value": float(divergence.value),
-        "lower": float(lower),
-        "upper": float(upper),
-        "blur": blur,
-        "converged": bool(divergence.converged),
+        "latent_mmd_energy_x1000": 1000 * float(sinkdiv.mmd(codes[few], draws[few], kernel="energy")),
+        "latent_mmd_imq_x1000": 1000 * multiquadric,
     }
-
-
-def headline(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """The few numbers (what, value) that a report begins with."""
-    model = metrics["scores"]["model"]
-    return [(ROWS[key][0], f"{model[key]:.{ROWS[key][1]}f}") for key in HEADLINE if key in model]
-
-
-def score_table(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Rows (what, model, untrained, training data) as text, for a terminal or a page."""
-    scores = [metrics["scores"][column] for column in COLUMNS]
-    rows = []
-    for key, (title, digits) in ROWS.items():
-        if key in scores[0]:
-            model, untrained, data = (_shown(score[key], digits) for score in scores)
-            rows.append((title, model, untrained, data))
-    return rows
-
-
-def explanation(metrics: dict[str, Any]) -> str:
-    """What the columns and the intervals of `score_table` mean."""
-    blur = metrics["scores"]["model"]["sample_sinkhorn_divergence"]["blur"]
-    return (
-        f"{metrics['images_compared']} samples against as many held-out images. Untrained: the same networks before "
-        "training. Training data: training images in place of samples and held-out images, prior draws in place of "
-        "codes; what is left there is sampling noise. The Sinkhorn divergence has blur "
-        f"{blur:.2g}; ± is its certified interval."
-    )
-
-
-def _shown(value: Any, digits: int) -> str:
-    if isinstance(value, dict):
-        half_width = max(value["upper"] - value["value"], value["value"] - value["lower"])
-        return f"{value['value']:.{digits}f} ± {half_width:.0e}"
-    return f"{value:.{digits}f}"

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sinkdiv.generative.config import RunConfig
-from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.seeds import Stream
 
 
@@ -39,11 +38,6 @@ class Model(lightning.LightningModule, abc.ABC):
             batch_size=batch_size,
             sync_dist=True,
         )
-
-    def require_finite(self, values: Tensor) -> None:
-        """Raise `InputError` if a step came to NaN or infinity, before that reaches the weights."""
-        if not bool(values.isfinite().all()):
-            raise InputError(f"--lr {self.config.lr:g}: training diverged in epoch {self.current_epoch + 1}; try less")
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.config.lr, fused=True)

@@ -4,10 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from sinkdiv.generative.autoencoder import Autoencoder
-from sinkdiv.generative.config import AutoencoderConfig, RunConfig
+from sinkdiv.generative.config import AutoencoderConfig, GeneratorConfig, RunConfig
+from sinkdiv.generative.generator import SinkhornGenerator
 from sinkdiv.generative.model import Model
 
-MODELS: dict[type[RunConfig], Callable[[Any, int], Model]] = {AutoencoderConfig: Autoencoder}
+MODELS: dict[type[RunConfig], Callable[[Any, int], Model]] = {
+    AutoencoderConfig: Autoencoder,
+    GeneratorConfig: SinkhornGenerator,
+}
 
 
 def make_model(config: RunConfig, total_steps: int = 1) -> Model:

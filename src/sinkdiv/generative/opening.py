@@ -1,26 +1,35 @@
 """How a run begins and how it goes on: settings settled, images read, all before any work."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sinkdiv.generative.config import AutoencoderConfig, RunConfig
+import torch
+
+from sinkdiv.generative.config import AutoencoderConfig, GeneratorConfig, RunConfig
 from sinkdiv.generative.data import Images, defaults_for, load_images
+from sinkdiv.generative.dcgan import can_halve
 from sinkdiv.generative.errors import InputError
-from sinkdiv.generative.methods import METHODS, check_method
+from sinkdiv.generative.generator_loss import LEARNED
+from sinkdiv.generative.methods import METHODS, check_method, default_prior
 from sinkdiv.generative.models import make_model
 from sinkdiv.generative.networks import default_hidden
 from sinkdiv.generative.priors import make_prior
 from sinkdiv.generative.processes import check_machine
 from sinkdiv.generative.runs import RunFolder, load_run
+from sinkdiv.generative.watch import spread
 
 # What may change when a run is continued; everything else decides what the run is.
 CHANGEABLE = {"max_epochs", "accelerator", "devices"}
 # A quarter of the mean squared distance of two draws: half a unit of squared length on the unit sphere.
 EPS_OF_SPREAD = 0.25
+# Of a generator's cost of two training images, |y−y'|² or its root: for MNIST the ε = 1 of G18.
+EPS_OF_IMAGE_SPREAD = 0.01
 # Stands for images that are not read yet.
-PLACEHOLDER = (1, 28, 28)
+PLACEHOLDER = Images("", (1, 28, 28), torch.eye(28 * 28), torch.zeros(0, 28 * 28), None, None, "")
+CRITIC_ONLY = ("critic_features", "critic_steps", "critic_bound")
 SINKHORN_ONLY = ("eps", "latent_cost", "value", "debias", "derivative", "iterations", "rounding", "warm_start")
 
 
@@ -30,17 +39,19 @@ def autoencoder_settings(given: Mapping[str, Any], image_shape: tuple[int, ...])
     Raises:
         InputError: for a method or prior that is not known, or an option that the method does not have.
     """
-    chosen = {"method": "sae", "prior": "sphere", "data": "mnist-5k", "network": "mlp"} | dict(given)
+    chosen = {"method": "sae", "data": "mnist-5k", "network": "mlp"} | dict(given)
+    chosen.setdefault("prior", default_prior(chosen["method"]))
     check_method(chosen["method"], chosen["prior"])
     if chosen["method"] != "sae":
-        for name in SINKHORN_ONLY:
-            if name in given:
-                raise InputError(f"--{name.replace('_', '-')}: only --method sae has it, not {chosen['method']}")
+        _refuse(given, SINKHORN_ONLY, f"only --method sae has it, not {chosen['method']}")
     defaults = defaults_for(chosen["data"])
-    latent_dim = chosen.get("latent_dim", defaults.latent_dim)
     prior = make_prior(chosen["prior"])
+    latent_dim = chosen.get("latent_dim", prior.own_dim or defaults.latent_dim)
     prior.check(latent_dim)
-    spread = prior.spread(latent_dim)
+    # The narrowest factor of a product: a wider one does well with a small ε, the narrow one not with a large one.
+    spread = min(factor.spread(part.stop - part.start) for part, factor in prior.factors(latent_dim))
+    if chosen.get("latent_cost") == "euclidean":
+        spread = math.sqrt(spread)
     return {
         "latent_dim": latent_dim,
         "hidden": default_hidden(chosen["network"], image_shape),
@@ -55,9 +66,49 @@ def autoencoder_settings(given: Mapping[str, Any], image_shape: tuple[int, ...])
     } | chosen
 
 
-# How the options of each model become its settings.
-SETTINGS: dict[type[RunConfig], Callable[[Mapping[str, Any], tuple[int, ...]], dict[str, Any]]] = {
-    AutoencoderConfig: autoencoder_settings
+def generator_settings(given: Mapping[str, Any], image_shape: tuple[int, ...], image_spread: float) -> dict[str, Any]:
+    """The fields of `GeneratorConfig` for a new run: what the user chose, and what goes well with it and the images.
+
+    Args:
+        image_spread: E|y−y'|² of the images.
+
+    Raises:
+        InputError: for an option that the cost or the network does not have.
+    """
+    colour = image_shape[0] == 3
+    by_data = "dcgan" if colour and can_halve(image_shape) else "mlp"
+    network = "dcgan" if "width" in given else "mlp" if "hidden" in given else by_data
+    chosen = {"cost": "sqeuclidean", "data": "mnist-5k", "network": network} | dict(given)
+    learned = chosen["cost"] == LEARNED
+    _refuse(given, CRITIC_ONLY if not learned else (), "only --cost learned has it")
+    _refuse(given, ("width",) if chosen["network"] == "mlp" else (), "only --network dcgan has it")
+    _refuse(given, ("hidden",) if chosen["network"] == "dcgan" else (), "--network dcgan has --width")
+    defaults = defaults_for(chosen["data"])
+    distance = image_spread if chosen["cost"] == "sqeuclidean" else math.sqrt(image_spread)
+    return {
+        "prior": "normal",
+        "latent_dim": defaults.latent_dim,
+        "hidden": default_hidden("mlp", image_shape),
+        "max_epochs": defaults.max_epochs,
+        # Features have a scale of their own, which changes; the limit has none.
+        "eps": math.inf if learned else float(f"{EPS_OF_IMAGE_SPREAD * distance:.2g}"),
+        "binarize": False,
+        "batch_size": 200,
+        "lr": 2e-4 if learned else 1e-3,
+        "seed": 0,
+    } | chosen
+
+
+def _refuse(given: Mapping[str, Any], names: Iterable[str], why: str) -> None:
+    for name in names:
+        if name in given:
+            raise InputError(f"--{name.replace('_', '-')}: {why}")
+
+
+# How the options of each model become its settings, for given images.
+SETTINGS: dict[type[RunConfig], Callable[[Mapping[str, Any], Images], dict[str, Any]]] = {
+    AutoencoderConfig: lambda given, images: autoencoder_settings(given, images.shape),
+    GeneratorConfig: lambda given, images: generator_settings(given, images.shape, spread(images.train)),
 }
 
 
@@ -77,10 +128,10 @@ def new_run(run: RunFolder, kind: type[RunConfig], given: Mapping[str, Any]) -> 
     if run.root.exists() and not run.root.is_dir():
         raise InputError(f"--out {run.root}: not a folder")
     # Checked before the images are read, so that a wrong option does not wait for a download.
-    config = kind(**SETTINGS[kind](given, PLACEHOLDER), data_fingerprint="", image_shape=PLACEHOLDER)
+    config = kind(**SETTINGS[kind](given, PLACEHOLDER), data_fingerprint="", image_shape=PLACEHOLDER.shape)
     check_machine(config.accelerator, config.devices, config.precision)
     images = load_images(config.data, binarize=config.binarize)
-    settings = SETTINGS[kind](given, images.shape) | {"data": images.name}
+    settings = SETTINGS[kind](given, images) | {"data": images.name}
     config = kind(**settings, data_fingerprint=images.fingerprint, image_shape=images.shape)
     if config.batch_size > len(images.train):
         raise InputError(f"--batch-size {config.batch_size}: there are {len(images.train)} training images")

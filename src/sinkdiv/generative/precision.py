@@ -10,8 +10,3 @@ from torch import Tensor
 def widened(tensor: Tensor) -> Tensor:
     """In float32 if it has 16 bits, differentiably; else as it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def full_precision(device: torch.device) -> torch.autocast:
-    """A block in which an enclosing autocast region does not lower what is computed on the device."""
-    return torch.autocast(device.type, enabled=False)

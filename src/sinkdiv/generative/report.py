@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from sinkdiv.generative.config import RunConfig
-from sinkdiv.generative.metrics import explanation, headline, score_table
+from sinkdiv.generative.score_table import explanation, headline, score_table
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -80,7 +80,11 @@ def svg(content: bytes) -> str:
 
 def render(config: RunConfig, metrics: dict[str, Any], sections: list[Section]) -> str:
     """The page as HTML, with every picture inlined."""
-    note = f"interrupted after {metrics['steps']} steps, {metrics['epochs']} of {config.max_epochs} epochs"
+    reached = f"after {metrics['steps']} steps, {metrics['epochs']} of {config.max_epochs} epochs"
+    # Runs of earlier versions do not say that they have not failed.
+    note = f"interrupted {reached}" if metrics["interrupted"] else ""
+    if failure := metrics.get("failed"):
+        note = f"training failed: {failure}; shown is the state {reached}"
     settings = asdict(config) | metrics["versions"]
     title, summary = config.described
     numbers = [*headline(metrics), ("epochs", str(metrics["epochs"]))]
@@ -88,7 +92,7 @@ def render(config: RunConfig, metrics: dict[str, Any], sections: list[Section]) 
     return _PAGE.format(
         title=escape(title),
         summary=escape(summary),
-        note=f'<p class="note">{escape(note)}</p>' if metrics["interrupted"] else "",
+        note=f'<p class="note">{escape(note)}</p>' if note else "",
         numbers="".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for name, value in numbers),
         sections="\n".join(map(_section, sections)),
         compared=escape(explanation(metrics)),

@@ -74,7 +74,7 @@ class RunFolder:
             metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{self.metrics}: not readable ({type(error).__name__})") from error
-        if not isinstance(metrics, dict):
+        if not (isinstance(metrics, dict) and isinstance(metrics.get("seconds"), dict)):
             raise InputError(f"{self.metrics}: not the metrics of a run")
         return metrics
 

@@ -4,6 +4,9 @@ A code is (what, where). `what` has all dimensions but the last three, and a per
 square. `where`, the last three, is (scale, shift right, shift down): standard normal numbers, sent through their
 cumulative distribution function, so that the prior N(0, I₃) means a uniform place and a uniform logarithm of the scale.
 
+The encoder runs the program backwards: a perceptron looks at the whole canvas and says where, the transformer brings
+that place back onto the square, and a second perceptron says what is there. It need not know each digit at each place.
+
 The transformer is that of Jaderberg et al. 2015 without rotation. Then bilinear interpolation is separable: it is the
 product of the square with one matrix from the left and one from the right. Unlike gathering pixels by index, that
 has the same gradient, to the last bit, each time it is computed.
@@ -17,7 +20,8 @@ from torch import Tensor, nn
 
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.networks.perceptron import mlp
-from sinkdiv.generative.precision import full_precision, widened
+from sinkdiv.generative.precision import widened
+from sinkdiv.transforms import full_precision
 
 SQUARE = 28
 WHERE = 3
@@ -31,7 +35,7 @@ FIRST_BACKGROUND = 0.01
 def make(
     image_shape: tuple[int, ...], outputs: int, latent_dim: int, hidden: Sequence[int]
 ) -> tuple[nn.Module, nn.Module]:
-    """A perceptron as encoder, and the program as decoder, whose perceptron mirrors the encoder's.
+    """The program as decoder, and its inverse as encoder, whose perceptrons have `hidden` widths each.
 
     Raises:
         InputError: when images are not larger than the square, or codes have no dimension for `what`.
@@ -44,7 +48,7 @@ def make(
             f"--latent-dim {latent_dim}: expected at least {WHERE + 1} with --network placed; "
             f"the last {WHERE} say where"
         )
-    return mlp([math.prod(image_shape), *hidden, outputs]), Program(image_shape, latent_dim, hidden)
+    return Inverse(image_shape, outputs, latent_dim, hidden), Program(image_shape, latent_dim, hidden)
 
 
 def default_hidden(image_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -77,6 +81,25 @@ class Program(nn.Module):
         return torch.logit(white, eps=MARGIN).flatten(1)
 
 
+class Inverse(nn.Module):
+    """Canvases (n, pixels) to outputs (n, outputs), of which those from latent_dim − 3 to latent_dim say where."""
+
+    def __init__(self, image_shape: tuple[int, ...], outputs: int, latent_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        channels, *canvas = image_shape
+        self.image_shape, self.canvas, self.what = image_shape, tuple(canvas), latent_dim - WHERE
+        self.seeking = mlp([math.prod(image_shape), *hidden, WHERE])
+        self.looking = mlp([channels * SQUARE**2, *hidden, outputs - WHERE])
+
+    def forward(self, images: Tensor) -> Tensor:
+        where = widened(self.seeking(images))
+        scales, shifts = placement(where, self.canvas)
+        canvases = widened(images).unflatten(1, self.image_shape)
+        square = place(canvases, 1 / scales, -shifts / scales[:, None], (SQUARE, SQUARE))
+        seen = self.looking(square.flatten(1))
+        return torch.cat([seen[:, : self.what], where, seen[:, self.what :]], dim=1)
+
+
 def placement(where: Tensor, canvas: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Normal numbers (n, 3) to scales (n,) in [1/√2, √2] and shifts (n, 2), right and down, in pixels of the canvas.
 
@@ -88,8 +111,8 @@ def placement(where: Tensor, canvas: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.exp(math.log(LARGEST_SCALE) * uniform[:, 0]), farthest * uniform[:, 1:]
 
 
-def place(squares: Tensor, scales: Tensor, shifts: Tensor, canvas: Sequence[int]) -> Tensor:
-    """Squares (n, c, s, s), enlarged and moved, on a canvas that is zero elsewhere: (n, c, height, width).
+def place(images: Tensor, scales: Tensor, shifts: Tensor, canvas: Sequence[int]) -> Tensor:
+    """Images (n, c, h, w), enlarged and moved, on a canvas that is zero elsewhere: (n, c, height, width).
 
     Args:
         scales: (n,) factors of size.
@@ -97,15 +120,14 @@ def place(squares: Tensor, scales: Tensor, shifts: Tensor, canvas: Sequence[int]
         canvas: (height, width).
     """
     height, width = canvas
-    side = squares.shape[-1]
-    down = _interpolation(height, side, scales, shifts[:, 1])
-    right = _interpolation(width, side, scales, shifts[:, 0])
-    with full_precision(squares.device):
-        return down[:, None] @ squares @ right[:, None].mT
+    down = _interpolation(height, images.shape[2], scales, shifts[:, 1])
+    right = _interpolation(width, images.shape[3], scales, shifts[:, 0])
+    with full_precision(images):
+        return down[:, None] @ images @ right[:, None].mT
 
 
 def _interpolation(length: int, side: int, scales: Tensor, shifts: Tensor) -> Tensor:
-    """Weights (n, length, side) of a square's pixels in those of the canvas, along one axis."""
+    """Weights (n, length, side) of an image's pixels in those of the canvas, along one axis."""
     pixels = torch.arange(length, dtype=scales.dtype, device=scales.device) - (length - 1) / 2
     sources = (pixels - shifts[:, None]) / scales[:, None] + (side - 1) / 2
     columns = torch.arange(side, dtype=scales.dtype, device=scales.device)

@@ -11,6 +11,7 @@ from sinkdiv.generative.priors.prior import Prior, require_dim
 
 # Six standard deviations: two neighbouring modes of a mixture share a quarter of a percent of their mass.
 SEPARATION = 6.0
+MOST_MODES = 1000
 
 
 class Normal(Prior):
@@ -110,6 +111,10 @@ class Dirichlet(Prior):
     def spread(self, dim: int) -> float:
         return 2 * (1 - 1 / dim) / (dim * self.concentration + 1)
 
+    def landmarks(self, dim: int) -> Tensor:
+        """The vertices, where P19 saw the classes of digits gather."""
+        return torch.eye(dim)
+
 
 class Mixture(Prior):
     """Equal parts of K unit Gaussians N(μ_k, I), whose means lie evenly on a circle in the first two coordinates.
@@ -121,8 +126,8 @@ class Mixture(Prior):
     """
 
     def __init__(self, modes: float = 10) -> None:
-        if not (math.isfinite(modes) and modes == int(modes) and modes >= 2):
-            raise InputError(f"--prior mixture:{modes:g}: expected the number of modes, at least 2")
+        if not (math.isfinite(modes) and modes == int(modes) and 2 <= modes <= MOST_MODES):
+            raise InputError(f"--prior mixture:{modes:g}: expected the number of modes, 2 to {MOST_MODES}")
         self.modes = int(modes)
 
     @property
@@ -137,13 +142,18 @@ class Mixture(Prior):
         return outputs
 
     def sample(self, count: int, dim: int, generator: torch.Generator) -> Tensor:
-        angles = torch.randint(self.modes, (count,), generator=generator) * (2 * math.pi / self.modes)
-        draws = torch.randn(count, dim, generator=generator)
-        draws[:, :2] += self.radius * torch.stack([angles.cos(), angles.sin()], -1)
-        return draws
+        modes = torch.randint(self.modes, (count,), generator=generator)
+        return torch.randn(count, dim, generator=generator) + self.landmarks(dim)[modes]
 
     def spread(self, dim: int) -> float:
         return 2 * (dim + self.radius**2)
+
+    def landmarks(self, dim: int) -> Tensor:
+        """The means of the modes."""
+        angles = torch.arange(self.modes) * (2 * math.pi / self.modes)
+        means = torch.zeros(self.modes, dim)
+        means[:, 0], means[:, 1] = self.radius * angles.cos(), self.radius * angles.sin()
+        return means
 
 
 def great_arc(start: Tensor, end: Tensor, times: Tensor) -> Tensor:

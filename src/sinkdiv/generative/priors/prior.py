@@ -13,6 +13,9 @@ from sinkdiv.generative.errors import InputError
 class Prior(ABC):
     """A distribution on R^d that can be sampled, the map from R^d onto its support, and the support's geometry."""
 
+    #: The only dimension that this prior can have, if there is one.
+    own_dim: int | None = None
+
     def check(self, dim: int) -> None:
         """Raise `InputError` if this prior cannot have `dim` dimensions."""
         require_dim(dim >= 1, dim, "at least 1")
@@ -35,6 +38,10 @@ class Prior(ABC):
         The straight segment, which lies in every convex support.
         """
         return torch.lerp(start, end, times[:, None, None].to(start))
+
+    def landmarks(self, dim: int) -> Tensor:
+        """Codes (k, d) that stand out and are worth looking at: vertices, means of modes. None by default: (0, d)."""
+        return torch.empty(0, dim)
 
     def factors(self, dim: int) -> list[tuple[slice, Prior]]:
         """The independent blocks of coordinates and their priors; a latent loss is the sum over them."""

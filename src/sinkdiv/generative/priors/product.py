@@ -20,12 +20,12 @@ class Product(Prior):
 
     def __init__(self, *parts: tuple[Prior, int]) -> None:
         self.parts = parts
+        self.own_dim = sum(dim for _, dim in parts)
         for prior, dim in parts:
             prior.check(dim)
 
     def check(self, dim: int) -> None:
-        total = sum(part for _, part in self.parts)
-        require_dim(dim == total, dim, f"{total}, the sum of the prior's factors")
+        require_dim(dim == self.own_dim, dim, f"{self.own_dim}, the sum of the prior's factors")
 
     def project(self, outputs: Tensor) -> Tensor:
         return torch.cat([prior.project(block) for prior, block in self._blocks(outputs)], -1)

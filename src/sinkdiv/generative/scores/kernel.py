@@ -1,9 +1,14 @@
-"""The kernel distance between features of two sets of images."""
+"""Kernel distances between two sets, without bias and without the matrix of all pairs."""
 
+from collections.abc import Callable, Sequence
+
+import torch
 from torch import Tensor
 
-# Products of two sets of this many rows at a time.
-ROWS = 2000
+# Pairs of this many rows at a time: a block that stays in a core's cache.
+ROWS = 250
+
+Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
 def kernel_distance(features: Tensor, reference: Tensor) -> float:
@@ -17,17 +22,55 @@ def kernel_distance(features: Tensor, reference: Tensor) -> float:
         features: (n, d) of the images to judge, n ≥ 2.
         reference: (m, d) of real images, m ≥ 2.
     """
-    x, y = features.double(), reference.double()
-    between = _kernel_sum(x, y) / (len(x) * len(y))
-    return _mean_of_pairs(x) + _mean_of_pairs(y) - 2 * between
+    dimension = features.shape[1]
+
+    def cubic(x: Tensor, y: Tensor) -> Tensor:
+        base = x @ y.T / dimension + 1
+        return base.square().mul_(base)
+
+    return unbiased_mmd(features.double(), reference.double(), cubic)
 
 
-def _kernel_sum(x: Tensor, y: Tensor) -> float:
-    dimension = x.shape[1]
-    bases = (a @ b.T / dimension + 1 for a in x.split(ROWS) for b in y.split(ROWS))
-    return sum(float((base * base * base).sum()) for base in bases)
+def multiquadric_distance(codes: Tensor, draws: Tensor, scales: Sequence[float]) -> float:
+    """Squared maximum mean discrepancy in the kernel Σ C/(C + |x−y|²) over the scales C, without bias.
+
+    What Wasserstein autoencoders are trained with, and what P19 reports of the codes (Tolstikhin et al. 2018). Lower is
+    better, 0 in expectation for two samples of one law. Kernels in the dtype given: their rounding errors are
+    independent, and 10,000 codes have 10⁸ of them to average.
+
+    Args:
+        codes: (n, d), n ≥ 2.
+        draws: (m, d) from the prior, m ≥ 2.
+        scales: squared lengths C.
+    """
+
+    def multiquadric(x: Tensor, y: Tensor) -> Tensor:
+        squares = (x.square().sum(1, keepdim=True) + y.square().sum(1)).addmm_(x, y.T, alpha=-2)
+        total = torch.zeros_like(squares)
+        for scale in scales:
+            total.add_((squares + scale).reciprocal_(), alpha=scale)
+        return total
+
+    return unbiased_mmd(codes, draws, multiquadric)
 
 
-def _mean_of_pairs(x: Tensor) -> float:
-    diagonal = float((x.square().sum(1) / x.shape[1] + 1).pow(3).sum())
-    return (_kernel_sum(x, x) - diagonal) / (len(x) * (len(x) - 1))
+def unbiased_mmd(x: Tensor, y: Tensor, kernel: Kernel) -> float:
+    """E k(x,x') + E k(y,y') − 2 E k(x,y) over pairs of different points (Gretton et al. 2012, equation 3).
+
+    Args:
+        x: (n, d), n ≥ 2.
+        y: (m, d), m ≥ 2.
+        kernel: a symmetric one, as matrices (a, b) of points (a, d) and (b, d).
+    """
+    between = sum(float(kernel(a, b).sum()) for a in x.split(ROWS) for b in y.split(ROWS)) / (len(x) * len(y))
+    return _mean_of_pairs(x, kernel) + _mean_of_pairs(y, kernel) - 2 * between
+
+
+def _mean_of_pairs(x: Tensor, kernel: Kernel) -> float:
+    blocks = x.split(ROWS)
+    total = 0.0
+    for number, block in enumerate(blocks):
+        own = kernel(block, block)
+        total += float(own.sum() - own.diagonal().sum())
+        total += 2 * sum(float(kernel(block, other).sum()) for other in blocks[number + 1 :])
+    return total / (len(x) * (len(x) - 1))

@@ -1,0 +1,131 @@
+"""Sinkhorn autoencoders with Dirichlet priors: codes on a simplex, digits that gather at its vertices (P19).
+
+    python experiments/dirichlet.py --runs runs/dirichlet --out experiments/results/dirichlet
+
+trains P19's two cases, Dir(½) on 10 weights and Dir(⅕) on 16, and writes one record a run to records/, then table.md,
+vertices.png and classes.svg. Finished runs are skipped, interrupted ones go on; scores are those of held-out digits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from dirichlet_report import write_report
+from latent_scores import certified, votes
+from resumable import machine, records, say
+from sklearn.metrics import normalized_mutual_info_score
+from torch import Tensor
+from training_runs import trained
+
+from sinkdiv.generative.autoencoder import Autoencoder
+from sinkdiv.generative.config import AutoencoderConfig
+from sinkdiv.generative.data import Images
+from sinkdiv.generative.files import write_text
+from sinkdiv.generative.opening import load_run_images
+from sinkdiv.generative.runs import load_run
+from sinkdiv.generative.seeds import Stream
+
+ROWS = {
+    "half-10": {"prior": "dirichlet:0.5", "latent_dim": 10},
+    "fifth-16": {"prior": "dirichlet:0.2", "latent_dim": 16},
+}
+DATA = ("mnist-5k", "mnist", "fashion-mnist")
+#: Training codes that are looked at, and draws from the prior.
+KNOWN = 5000
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--data", choices=DATA, default="mnist-5k")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--max-epochs", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of sinkdiv")
+    options = parser.parse_args(arguments)
+    for name in ("max_epochs", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
+    return options
+
+
+def work(options: argparse.Namespace) -> None:
+    runs = [(name, seed) for seed in options.seeds for name in ROWS if name in options.only]
+    for count, (name, seed) in enumerate(runs, 1):
+        run = f"{options.data}-{name}-{seed}"
+        say(f"{count} of {len(runs)}: {run}")
+        given = ROWS[name] | {"data": options.data, "seed": seed, "max_epochs": options.max_epochs}
+        folder = trained(options.runs / run, AutoencoderConfig, given)
+        model = load_run(folder).model
+        assert isinstance(model, Autoencoder)
+        record = {
+            "row": name, "run": run, "data": options.data, "seed": seed, "settings": given, "eps": model.config.eps,
+            "beta": model.config.beta, "machine": machine(), "metrics": folder.load_metrics(),
+            "scores": score(model, load_run_images(model.config)),
+        }  # fmt: skip
+        write_text(options.out / "records" / f"{run}.json", json.dumps(record, indent=1) + "\n")
+
+
+@torch.no_grad()
+def score(model: Autoencoder, images: Images) -> dict[str, Any]:
+    """Plain numbers for a record.
+
+    - `divergence` of held-out codes from the prior at the training ε, with its interval, and that of two sets of draws
+    - `largest`, the mean of a code's largest weight, and that of draws: how much gathers at vertices
+    - `purity`, the share of held-out digits that have the class which most training digits at their vertex have;
+      `information`, normalised, of vertex and class; `votes` of the nearest training codes
+    - `shares` (d, classes): of all held-out digits, those of each class at each vertex
+    """
+    labels, known_labels = images.held_out_labels, images.train_labels[:KNOWN]
+    codes, known = model.encode(images.held_out), model.encode(images.train[:KNOWN])
+    draws, more = (model.draw_codes(len(codes), Stream.EVALUATION, k) for k in (10, 11))
+    vertices, known_vertices = codes.argmax(1), known.argmax(1)
+    named = class_of_vertex(known_vertices, known_labels)
+    guesses = torch.tensor([named.get(int(vertex), -1) for vertex in vertices])
+    shares = torch.zeros(codes.shape[1], int(labels.max()) + 1)
+    shares.index_put_((vertices, labels), torch.full((len(codes),), 1 / len(codes)), accumulate=True)
+    return {
+        "divergence": certified(codes, draws, model.config.eps),
+        "divergence_of_draws": certified(more, draws, model.config.eps),
+        "largest": float(codes.max(1).values.mean()),
+        "largest_of_draws": float(draws.max(1).values.mean()),
+        "purity": float((guesses == labels).float().mean()),
+        "information": float(normalized_mutual_info_score(labels.numpy(), vertices.numpy())),
+        "votes": votes(known, known_labels, codes, labels),
+        "shares": [[round(share, 4) for share in row] for row in shares.tolist()],
+    }
+
+
+def class_of_vertex(vertices: Tensor, labels: Tensor) -> dict[int, int]:
+    """The commonest of the labels (n,) at each of the vertices (n,)."""
+    found: dict[int, Counter[int]] = {}
+    for vertex, label in zip(vertices.tolist(), labels.tolist(), strict=True):
+        found.setdefault(vertex, Counter())[label] += 1
+    return {vertex: counter.most_common(1)[0][0] for vertex, counter in found.items()}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it otherwise
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    status = 0
+    try:
+        work(options)
+    except KeyboardInterrupt:
+        say("interrupted; finished runs are kept, and the same command goes on with the others")
+        status = 130
+    if found := records(options.out):
+        write_report(found, list(ROWS), options.runs, options.out)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
