@@ -11,6 +11,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 MODULES = (
     "speed", "sections", "report", "measuring", "passes", "peers", "workloads", "derivatives", "derivative_matrices",
     "derivative_methods", "derivative_references", "derivative_report", "derivative_sections",
+    "training_step",
 )  # fmt: skip
 PEERS = ("geomloss", "pykeops", "ot", "ott", "jax")
 
@@ -128,3 +129,18 @@ def test_unknown_sections_of_derivatives_are_refused(derivatives, tmp_path, caps
     with pytest.raises(SystemExit):
         run_derivatives(derivatives, tmp_path, "second")
     assert "there is no section 'second'" in capsys.readouterr().err
+
+
+def test_every_loss_of_a_training_step_is_timed(alone, tmp_path):
+    import training_step
+
+    for only in ("perceptron", "convolutional,generated"):
+        training_step.main(["--quick", "--out", str(tmp_path), "--only", only])
+    sections = json.loads((tmp_path / "training_step.json").read_text())["sections"]
+    assert list(sections) == ["perceptron", "convolutional", "generated"]
+    for section in sections.values():
+        for row in section["rows"]:
+            assert all(0 < loss < whole for loss, whole in zip(row["loss_seconds"], row["step_seconds"], strict=True))
+    report = (tmp_path / "training_step.md").read_text()
+    assert report.count("no result") == 3
+    assert report.count("default: debiased entropic") == 3

@@ -5,8 +5,8 @@ it. The decoder begins with a dense layer onto the image halved once less, and d
 convolutions; a last convolution at full size makes the channels. WAE's widths are 128, 256, 512, 1024.
 
 While training, batch norm takes mean and variance over the batch, so that an image's code depends a little on its
-neighbours; in evaluation it takes the running ones, and an image has one code. With several devices each
-normalises its own share of a batch, unless its layers are converted to synchronised ones.
+neighbours; in evaluation it takes the running ones, and an image has one code. Several GPUs normalise over the whole
+batch (training converts the layers to synchronised ones), several CPU processes each over its own share.
 """
 
 import math
