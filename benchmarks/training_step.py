@@ -38,7 +38,7 @@ P19_LOSSES: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "debiased sharp, implicit": {"value": "sharp"},
     "P19 v1: sharp, 50 unrolled": {
-        "value": "sharp", "debias": False, "derivative": "unrolled", "iterations": 50, "eps": 0.1,
+        "value": "sharp", "debias": "none", "derivative": "unrolled", "iterations": 50, "eps": 0.1,
     },
     "P19 v3: debiased sharp, rounded": {"value": "sharp", "rounding": True, "eps": 0.1},
     "Hungarian (HAE)": {"method": "hae"},
