@@ -48,8 +48,8 @@ def page(records: list[Record]) -> Iterator[str]:
     yield "the width of a 95 % Student interval where there are several. FID, KID, precision, recall and coverage"
     yield "compare 10,000 samples with the test images in the features of a small classifier trained on the same data"
     yield "set: comparable within a table, with no other paper's. Latent MMD: WAE's kernels, unbiased; codes of"
-    yield "stochastic encoders are draws from their posteriors. FID favours codes that are shrunk: see `radius.md`. The rows"
-    yield "debiased by halves were added after the first runs, the others are those of the plan"
+    yield "stochastic encoders are draws from their posteriors. FID favours codes that are shrunk: see `radius.md`."
+    yield "The rows debiased by halves were added after the first runs, the others are those of the plan"
     yield "(`experiments/sinkhorn_autoencoder_plan.md`)."
     yield ""
     for data in DATA:
