@@ -33,7 +33,7 @@ from sinkdiv.generative.watch import TrainingFailure, Watch, spread
 
 # The settings' names of precisions, as the trainer knows them.
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
-SAMPLES_WATCHED = 64
+SAMPLES_WATCHED, GRACE = 64, 2000
 
 _NOISE = (
     ".*does not have many workers.*",
@@ -91,7 +91,7 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console) ->
             precision=PRECISIONS[config.precision],
             max_epochs=config.max_epochs,
             callbacks=[
-                Watch(_watched, spread(images.train)),
+                Watch(_watched, spread(images.train), grace=GRACE * config.turns),
                 history,
                 TrainingBar(console, history),
                 stop,

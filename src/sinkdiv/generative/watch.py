@@ -9,6 +9,8 @@ from torch import Tensor
 
 #: Samples whose mean squared distance is below this part of the data's have collapsed.
 COLLAPSED = 0.01
+#: From here on they are apart. Far above the other, because untrained convolutional networks are near that by nature.
+APART = 0.1
 #: Images that are enough to measure the spread of a data set.
 SPREAD_IMAGES = 2000
 
@@ -85,10 +87,9 @@ class Watch(Callback):
     def check_samples(self, step: int, samples: Tensor) -> None:
         """Raise `TrainingFailure` if the samples (n, d) are not finite or have collapsed."""
         require_finite("samples are", samples)
-        found, least = spread(samples), COLLAPSED * self.data_spread
-        if found >= least:
-            self._apart = True
-        elif self._apart or step >= self.grace:
+        found = spread(samples)
+        self._apart |= found >= APART * self.data_spread
+        if found < COLLAPSED * self.data_spread and (self._apart or step >= self.grace):
             raise TrainingFailure(
                 f"samples have collapsed: their mean squared distance is {found:.3g}, the data's {self.data_spread:.3g}"
             )
