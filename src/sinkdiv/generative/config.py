@@ -86,6 +86,11 @@ class RunConfig(abc.ABC):
         return math.prod(self.image_shape)
 
     @property
+    def turns(self) -> int:
+        """Batches for one step of the network that makes images."""
+        return 1
+
+    @property
     @abc.abstractmethod
     def described(self) -> tuple[str, str]:
         """A title and a line about the model, for reports."""
@@ -246,7 +251,7 @@ class GeneratorConfig(RunConfig):
 
     @property
     def turns(self) -> int:
-        """Batches for one step of the generator: the critic's, and its own."""
+        """The critic's batches, and the generator's own."""
         return 1 + (self.critic_steps if self.learned else 0)
 
     @property
