@@ -91,6 +91,11 @@ class RunConfig(abc.ABC):
         return 1
 
     @property
+    def trains_samples(self) -> bool:
+        """Whether draws from the prior are trained to become images: those of a plain autoencoder are not."""
+        return True
+
+    @property
     @abc.abstractmethod
     def described(self) -> tuple[str, str]:
         """A title and a line about the model, for reports."""
@@ -163,6 +168,10 @@ class AutoencoderConfig(RunConfig):
             require(spheres, "--latent-cost", "geodesic", f"--prior sphere, not {self.prior}")
         if self.rounding:
             require(self.value == "sharp", "--value", self.value, "sharp, for --rounding")
+
+    @property
+    def trains_samples(self) -> bool:
+        return self.beta > 0
 
     @property
     def described(self) -> tuple[str, str]:
