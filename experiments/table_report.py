@@ -50,7 +50,7 @@ def page(records: list[Record]) -> Iterator[str]:
     yield "set: comparable within a table, with no other paper's. Latent MMD: WAE's kernels, unbiased; codes of"
     yield "stochastic encoders are draws from their posteriors. FID favours codes that are shrunk: see `radius.md`."
     yield "The rows debiased by halves were added after the first runs, the others are those of the plan"
-    yield "(`experiments/sinkhorn_autoencoder_plan.md`)."
+    yield "(`experiments/sinkhorn_autoencoder_plan.md`). Minutes are wall time on a shared machine, pauses included."
     yield ""
     for data in DATA:
         own = [record for record in records if record["data"] == data]
