@@ -143,4 +143,4 @@ def test_every_loss_of_a_training_step_is_timed(alone, tmp_path):
             assert all(0 < loss < whole for loss, whole in zip(row["loss_seconds"], row["step_seconds"], strict=True))
     report = (tmp_path / "training_step.md").read_text()
     assert report.count("no result") == 3
-    assert report.count("default: debiased entropic") == 3
+    assert report.count("| default: debiased ") == 3

@@ -30,6 +30,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "product": {"prior": "sphere@3*normal@2"},
     "sharp": {"value": "sharp"},
     "unrolled": {"value": "sharp", "debias": "none", "derivative": "unrolled", "iterations": 5},
+    "halves": {"debias": "independent"},
     "rounded": {"value": "sharp", "rounding": True},
     "ae": {"method": "ae"},
     "wae": {"method": "wae"},

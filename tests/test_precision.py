@@ -62,6 +62,7 @@ def test_codes_are_float32_and_on_the_support(prior: str, dtype: torch.dtype) ->
     [
         {},
         {"latent_cost": "geodesic"},
+        {"debias": "independent"},
         {"value": "sharp", "rounding": True},
         {"value": "sharp", "debias": "none", "derivative": "unrolled", "iterations": 5},
         *[{"method": name} for name in ("hvae", "wae", "swae", "w2gae", "hae", "energy")],
