@@ -131,15 +131,15 @@ def table(found: list[Record], options: argparse.Namespace) -> Iterator[str]:
     data, compared = first["scores"]["training_data"], (first["features"] or {}).get("images", 0)
     yield f"{first['training_images']} training images of CIFAR-10, DCGAN networks of width {first['width']}, batches"
     yield f"of {first['batch_size']}, {first['epochs']} epochs: {moves} steps of the generator and"
-    yield f"{first['critic_steps']} times as many of the critic; RMSprop from 5·10⁻⁵ along half a cosine"
-    yield "to zero, critic clipped to ±0.01, sharp debiased loss, cost |f(x)−f(y)|. The numbers of critic steps and"
-    yield "features, the batch and the latents, 100 normal ones, are ours."
+    yield f"{first['critic_steps']} times as many of the critic. RMSprop from 5·10⁻⁵ along half a cosine to zero, the"
+    yield "critic clipped to ±0.01, the sharp debiased loss, the cost |f(x)−f(y)|. The numbers of critic steps and of"
+    yield "features (16), the batch and the latents, 100 normal ones, are ours."
     if not options.full:
         yield ""
         yield "**A reduced run.** It shows that training works from end to end under every ε and how large ε is beside"
         yield "the learned cost. It cannot show which ε is best: after so few steps at this step size none of the"
         yield "generators makes objects, and the scores below must not be compared with the paper's, which are of other"
-        yield "networks, other features and some hundred times as many steps."
+        yield "networks, other features and of trainings to their end."
     yield ""
     yield "FID and KID compare EfficientNet-Lite0's features of samples with those of held-out images; the ImageNet"
     yield "score is exp E KL(p(class|x) ‖ p(class)) of its 1,000 classes, *not* the inception score;"
@@ -176,7 +176,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--eps", type=float, nargs="+", default=sorted(PUBLISHED), help="(10 100 1000 inf)")
     parser.add_argument("--images", type=int, default=5000, help="of the reduced run, a tenth held out (5000)")
-    parser.add_argument("--epochs", type=int, default=14, help="of the reduced run (14)")
+    parser.add_argument("--epochs", type=int, default=6, help="of the reduced run (6)")
     parser.add_argument("--full", action="store_true", help="all images, width 64, 670 epochs: for a GPU")
     parser.add_argument("--accelerator", default="cpu", help="auto, cpu or gpu (cpu)")
     options = parser.parse_args(arguments)

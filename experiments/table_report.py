@@ -47,7 +47,10 @@ def page(records: list[Record]) -> Iterator[str]:
     yield "Written by `experiments/sinkhorn_autoencoder.py` from the files in `records/`. Means over seeds, with half"
     yield "the width of a 95 % Student interval where there are several. FID, KID, precision, recall and coverage"
     yield "compare 10,000 samples with the test images in the features of a small classifier trained on the same data"
-    yield "set: comparable within a table, with no other paper's. Latent MMD: WAE's kernels, unbiased."
+    yield "set: comparable within a table, with no other paper's. Latent MMD: WAE's kernels, unbiased; codes of"
+    yield "stochastic encoders are draws from their posteriors. FID favours codes that are shrunk: see `radius.md`."
+    yield "The rows debiased by halves were added after the first runs, the others are those of the plan"
+    yield "(`experiments/sinkhorn_autoencoder_plan.md`). Minutes are wall time on a shared machine, pauses included."
     yield ""
     for data in DATA:
         own = [record for record in records if record["data"] == data]

@@ -54,7 +54,7 @@ DATA = {
 }
 
 # The loss of P19's first version: the sharp transport cost itself, unrolled; and of its third: debiased and rounded.
-FIRST = {"value": "sharp", "debias": False, "derivative": "unrolled", "iterations": 50, "beta": 100.0}
+FIRST = {"value": "sharp", "debias": "none", "derivative": "unrolled", "iterations": 50, "beta": 100.0}
 THIRD = {"value": "sharp", "rounding": True, "beta": 100.0}
 
 

@@ -50,7 +50,7 @@ def test_train_sample_evaluate_resume(digits_run: Path, tmp_path: Path, capsys: 
 
 
 def test_help_of_every_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (["train", "autoencoder"], ["sample"], ["evaluate"], ["distance"], ["info"]):
+    for command in (["train", "autoencoder"], ["train", "generator"], ["sample"], ["evaluate"], ["distance"], ["info"]):
         assert run([*command, "--help"]) == 0
         assert f"Example: sinkdiv {' '.join(command)}" in capsys.readouterr().out
     assert run(["--help"]) == 0

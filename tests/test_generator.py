@@ -360,6 +360,17 @@ def test_samples_that_have_never_been_apart_are_given_some_time() -> None:
         fit(SinkhornGenerator(made(), 1000, Shrinking(1e-6)), data, 1, watch(data, grace=3))
 
 
+def test_samples_that_stay_near_the_limit_have_not_fallen() -> None:
+    """From 1.2 to .9 times it, as untrained convolutional networks may."""
+    one = Watch(data_spread=1.0)
+    points = (torch.arange(2.0) - 0.5)[:, None]  # of spread ½
+    for found in (0.012, 0.009, 0.011):
+        one.check_samples(10, points * (2 * found) ** 0.5)
+    one.check_samples(11, points)
+    with pytest.raises(TrainingFailure, match="collapsed"):
+        one.check_samples(12, points * 0.018**0.5)
+
+
 def test_a_healthy_training_is_left_alone() -> None:
     data = images()
     assert spread(data) == pytest.approx(cdist(data, data, "sqeuclidean").mean(), rel=1e-6)

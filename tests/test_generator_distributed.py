@@ -39,7 +39,7 @@ def batch() -> Tensor:
 
 
 def share(rank: int, meeting: Path) -> list[Tensor]:
-    distributed.init_process_group("gloo", f"file://{meeting}", timedelta(minutes=1), world_size=2, rank=rank)
+    distributed.init_process_group("gloo", f"file://{meeting}", timedelta(minutes=5), world_size=2, rank=rank)
     try:
         return loss_and_gradients(DistributedDataParallel(Step()), batch().chunk(2)[rank])
     finally:

@@ -21,7 +21,7 @@ from sinkdiv.generative.generator import SinkhornGenerator
 from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run
 
 TRAIN = ["train", "generator", "--data", "digits", "--accelerator", "cpu", "--hidden", "32"]
-LEARNED = ["--cost", "learned", "--critic-steps", "2", "--eps", "0.2"]
+LEARNED = ["--cost", "learned", "--critic-steps", "2", "--eps", "0.2", "--batch-size", "200"]
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +143,8 @@ def test_the_default_eps_follows_the_images_scale() -> None:
         (["--cost", "learned", "--critic-bound", "hope"], "--critic-bound hope"),
         (["--cost", "learned", "--devices", "2"], "--devices 2: expected 1 for --cost learned"),
         (["--precision", "float16"], "--precision float16"),
-        (["--network", "mlp", "--width", "8"], "--width: only --network dcgan has it"),
-        (["--network", "dcgan"], "--hidden: --network dcgan has --width"),
+        (["--width", "8"], "--width: --network mlp has none"),
+        (["--network", "dcgan"], "--hidden: --network dcgan has none"),
         (["--derivative", "unrolled"], "--iterations 0"),
         (["--method", "vae"], "--method"),
     ],

@@ -8,7 +8,17 @@ import pytest
 import scipy.stats
 import torch
 from torch import Tensor
-from torch.distributions import Beta, Binomial, Distribution, LogNormal, Normal, constraints
+from torch.distributions import (
+    Beta,
+    Binomial,
+    Categorical,
+    Distribution,
+    Independent,
+    LogNormal,
+    MixtureSameFamily,
+    Normal,
+    constraints,
+)
 from torch.distributions import Dirichlet as TorchDirichlet
 
 from sinkdiv.generative.errors import InputError
@@ -308,3 +318,10 @@ def test_distributions_that_cannot_serve_say_so() -> None:
         FromDistribution(Binomial(10, torch.full((3,), 0.5)))
     with pytest.raises(InputError, match="expected vectors"):
         FromDistribution(Normal(torch.zeros(2, 3), torch.ones(2, 3)))
+
+
+def test_a_mixture_of_torch_distributions_has_the_support_of_its_components() -> None:
+    components = Independent(Normal(torch.zeros(3, 2), torch.ones(3, 2)), 1)
+    prior = FromDistribution(MixtureSameFamily(Categorical(torch.ones(3)), components))
+    outputs = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(prior.project(outputs), outputs)

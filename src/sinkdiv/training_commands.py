@@ -125,11 +125,15 @@ def train_generator(
     binarize: Binarize = False,
     prior: Annotated[str, typer.Option(help="Prior of the latents, as for an autoencoder.")] = "normal",
     latent_dim: Annotated[int | None, typer.Option(help="Dimension of the latents.", show_default="by data")] = None,
-    network: Annotated[str | None, typer.Option(help="mlp or dcgan.", show_default="dcgan for colour")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="mlp or dcgan.", show_default="mlp; dcgan for colour, learned cost")
+    ] = None,
     hidden: Annotated[
         str | None, typer.Option(help="Widths of the MLP's hidden layers, like 512,512.", show_default="by data")
     ] = None,
-    width: Annotated[int, typer.Option(help="Channels of DCGAN's finest stage.")] = 64,
+    width: Annotated[
+        int | None, typer.Option(help="Channels of DCGAN's finest stage.", show_default="32; colour: 64")
+    ] = None,
     cost: Annotated[str, typer.Option(help="sqeuclidean, euclidean, or learned by a critic.")] = "sqeuclidean",
     eps: Annotated[
         float | None,
@@ -143,9 +147,11 @@ def train_generator(
     critic_steps: Annotated[int, typer.Option(help="Steps of the critic for one of the generator.")] = 1,
     critic_bound: Annotated[str, typer.Option(help="spectral, penalty, or clip as in the paper.")] = "spectral",
     optimizer: Annotated[str, typer.Option(help="adam or rmsprop.")] = "adam",
-    batch_size: BatchSize = 200,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images in a step, over all devices.", show_default="200; learned: 100")
+    ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="The optimiser's step size.", show_default="0.001; learned: 0.0002")
+        float | None, typer.Option(help="The optimiser's step size.", show_default="0.001; learned: 0.0005")
     ] = None,
     max_epochs: MaxEpochs = None,
     seed: Seed = 0,

@@ -86,6 +86,16 @@ class RunConfig(abc.ABC):
         return math.prod(self.image_shape)
 
     @property
+    def turns(self) -> int:
+        """Batches for one step of the network that makes images."""
+        return 1
+
+    @property
+    def trains_samples(self) -> bool:
+        """Whether draws from the prior are trained to become images: those of a plain autoencoder are not."""
+        return True
+
+    @property
     @abc.abstractmethod
     def described(self) -> tuple[str, str]:
         """A title and a line about the model, for reports."""
@@ -158,6 +168,10 @@ class AutoencoderConfig(RunConfig):
             require(spheres, "--latent-cost", "geodesic", f"--prior sphere, not {self.prior}")
         if self.rounding:
             require(self.value == "sharp", "--value", self.value, "sharp, for --rounding")
+
+    @property
+    def trains_samples(self) -> bool:
+        return self.beta > 0
 
     @property
     def described(self) -> tuple[str, str]:
@@ -246,7 +260,7 @@ class GeneratorConfig(RunConfig):
 
     @property
     def turns(self) -> int:
-        """Batches for one step of the generator: the critic's, and its own."""
+        """The critic's batches, and the generator's own."""
         return 1 + (self.critic_steps if self.learned else 0)
 
     @property

@@ -75,26 +75,25 @@ def generator_settings(given: Mapping[str, Any], image_shape: tuple[int, ...], i
     Raises:
         InputError: for an option that the cost or the network does not have.
     """
-    colour = image_shape[0] == 3
-    by_data = "dcgan" if colour and can_halve(image_shape) else "mlp"
-    network = "dcgan" if "width" in given else "mlp" if "hidden" in given else by_data
+    colour, learned = image_shape[0] == 3, given.get("cost") == LEARNED
+    convolutional = "width" in given or ((colour or learned) and can_halve(image_shape))
+    network = "dcgan" if convolutional and "hidden" not in given else "mlp"
     chosen = {"cost": "sqeuclidean", "data": "mnist-5k", "network": network} | dict(given)
-    learned = chosen["cost"] == LEARNED
-    _refuse(given, CRITIC_ONLY if not learned else (), "only --cost learned has it")
-    _refuse(given, ("width",) if chosen["network"] == "mlp" else (), "only --network dcgan has it")
-    _refuse(given, ("hidden",) if chosen["network"] == "dcgan" else (), "--network dcgan has --width")
+    _refuse(given, () if learned else CRITIC_ONLY, "only --cost learned has it")
+    _refuse(given, ("width",) if chosen["network"] == "mlp" else ("hidden",), f"--network {chosen['network']} has none")
     defaults = defaults_for(chosen["data"])
     distance = image_spread if chosen["cost"] == "sqeuclidean" else math.sqrt(image_spread)
     return {
         "prior": "normal",
         "latent_dim": defaults.latent_dim,
         "hidden": default_hidden("mlp", image_shape),
+        "width": 64 if colour else 32,
         "max_epochs": defaults.max_epochs,
         # Features have a scale of their own, which changes; the limit has none.
         "eps": math.inf if learned else float(f"{EPS_OF_IMAGE_SPREAD * distance:.2g}"),
         "binarize": False,
-        "batch_size": 200,
-        "lr": 2e-4 if learned else 1e-3,
+        "batch_size": 100 if learned else 200,
+        "lr": 5e-4 if learned else 1e-3,
         "seed": 0,
     } | chosen
 

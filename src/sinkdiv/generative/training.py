@@ -87,7 +87,11 @@ def _fit(run: RunFolder, config: RunConfig, images: Images, console: Console, gr
             precision=PRECISIONS[config.precision],
             max_epochs=config.max_epochs,
             callbacks=[
-                Watch(_watched, spread(images.train), grace=grace_of(config.max_epochs * steps)),
+                Watch(
+                    _watched if config.trains_samples else None,
+                    spread(images.train),
+                    grace=grace_of(config.max_epochs * steps, config.turns),
+                ),
                 history,
                 TrainingBar(console, history),
                 stop,

@@ -9,7 +9,9 @@ from torch import Tensor
 
 #: Samples whose mean squared distance is below this part of the data's have collapsed.
 COLLAPSED = 0.01
-#: Steps after which samples must be apart: half of the training, within these.
+#: From here on they are apart. Far above the other, because untrained convolutional networks are near that by nature.
+APART = 0.1
+#: Steps of a model after which its samples must be apart: half of the training, within these.
 LEAST_GRACE, MOST_GRACE = 500, 2000
 #: Images that are enough to measure the spread of a data set.
 SPREAD_IMAGES = 2000
@@ -29,9 +31,9 @@ def spread(points: Tensor) -> float:
     return 2 * float(some.detach().double().var(0, correction=0).sum())
 
 
-def grace_of(total_steps: int) -> int:
-    """Steps after which the samples of a training of so many steps must be apart."""
-    return max(LEAST_GRACE, min(MOST_GRACE, total_steps // 2))
+def grace_of(total_steps: int, turns: int) -> int:
+    """Steps after which the samples of a whole training must be apart, if the model moves in one of `turns` steps."""
+    return max(LEAST_GRACE * turns, min(MOST_GRACE * turns, total_steps // 2))
 
 
 def require_finite(what: str, tensor: Tensor) -> None:
@@ -93,10 +95,10 @@ class Watch(Callback):
     def check_samples(self, step: int, samples: Tensor) -> None:
         """Raise `TrainingFailure` if the samples (n, d) are not finite or have collapsed."""
         require_finite("samples are", samples)
-        found, least = spread(samples), COLLAPSED * self.data_spread
-        if found >= least:
-            self._apart = True
-        elif self._apart or step >= self.grace or found == 0:
+        found = spread(samples)
+        self._apart |= found >= APART * self.data_spread
+        late = self._apart or step >= self.grace
+        if found == 0 or (late and found < COLLAPSED * self.data_spread):
             raise TrainingFailure(
                 f"samples have collapsed: their mean squared distance is {found:.3g}, the data's {self.data_spread:.3g}"
             )

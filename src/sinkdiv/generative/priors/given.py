@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, transform_to
+from torch.distributions import Distribution, MixtureSameFamily, transform_to
 
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.priors.prior import Prior, require_dim
@@ -98,8 +98,11 @@ class FromSampler(_Given):
 
 
 def _onto_support(distribution: Distribution) -> Map:
+    support = distribution.support
+    # A mixture has the support of its components, but its constraint has no transform of its own.
+    support = getattr(support, "base_constraint", support) if isinstance(distribution, MixtureSameFamily) else support
     try:
-        transform: Map = transform_to(distribution.support)
+        transform: Map = transform_to(support)
     except NotImplementedError as error:
         name = type(distribution).__name__
         raise InputError(f"prior: no map onto the support of {name} is known; give one as project=") from error
