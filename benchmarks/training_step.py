@@ -154,8 +154,8 @@ def in_turns(steps: dict[str, Step], warm_up: int, count: int) -> list[dict[str,
         for name, step in steps.items():
             loss, whole = step(number)
             if number >= warm_up:
-                rows[name]["loss_seconds"].append(loss)
-                rows[name]["step_seconds"].append(whole)
+                rows[name]["loss_seconds"].append(round(loss, 6))
+                rows[name]["step_seconds"].append(round(whole, 6))
     return list(rows.values())
 
 
@@ -200,9 +200,15 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    low, middle, high = (1e3 * value for value in quartiles(row["loss_seconds"]))
-    first, step, last = (1e3 * value for value in quartiles(row["step_seconds"]))
-    return [f"{middle:.3g} [{low:.3g}–{high:.3g}]", f"{step:.3g} [{first:.3g}–{last:.3g}]", f"{share(row):.0%}"]
+    loss, step = (
+        "{1} [{0}–{2}]".format(*(milliseconds(value) for value in quartiles(row[key])))
+        for key in ("loss_seconds", "step_seconds")
+    )
+    return [loss, step, f"{100 * share(row):.2g} %"]
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.0f}" if seconds >= 1 else f"{1e3 * seconds:.3g}"
 
 
 def share(row: dict[str, Any]) -> float:
