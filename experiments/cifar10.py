@@ -143,7 +143,7 @@ def table(found: list[Record], options: argparse.Namespace) -> Iterator[str]:
     yield ""
     yield "FID and KID compare EfficientNet-Lite0's features of samples with those of held-out images; the ImageNet"
     yield "score is exp E KL(p(class|x) ‖ p(class)) of its 1,000 classes, *not* the inception score;"
-    yield f"{compared} images each."
+    yield f"{compared} images each, and FID is only sound with more images than its 1,280 features."
     yield "`cost` is the mean learned cost between a sample and an image at the end: where ε is far above it the plan"
     yield "is nearly the product of the marginals, and the loss nearly the MMD."
     yield f"Times beside other work: {load(found)}."
