@@ -35,8 +35,9 @@ def reconstruction_grid(model: Model, images: Images) -> Any:
     if not isinstance(model, Autoencoder):
         return None
     shown = images.held_out[: SAMPLES_SHOWN // 2]
-    alternating = figures.pairs(shown, model.decode(model.encode(shown)), GRID_COLUMNS)
-    return figures.grid(alternating, model.config.image_shape, GRID_COLUMNS)
+    columns = min(GRID_COLUMNS, len(shown))
+    alternating = figures.pairs(shown, model.decode(model.encode(shown)), columns)
+    return figures.grid(alternating, model.config.image_shape, columns)
 
 
 def sections(run: RunFolder, trained: Trained, images: Images) -> list[Section]:
