@@ -65,6 +65,7 @@ def planned(options: argparse.Namespace) -> list[Run]:
         Run(options.data, eps, iterations, batch, seed, options.steps)
         for seed in range(options.seeds)
         for eps, iterations in kinds
+        if options.only in (None, "exact" if iterations is None else "unrolled")
         for batch in (10, 200)
     ]
 
@@ -165,6 +166,7 @@ def parse(arguments: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--data", choices=("mnist", "mnist-5k"), default="mnist", help="(mnist)")
+    parser.add_argument("--only", choices=("exact", "unrolled"), help="(both)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 (1)")
     parser.add_argument("--steps", type=int, default=1000, help="steps of Adam (1000)")
     options = parser.parse_args(arguments)

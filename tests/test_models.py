@@ -198,7 +198,10 @@ def test_the_penalty_of_a_scaled_identity_is_known(slope: float) -> None:
 
 def test_the_watch_knows_samples_that_came_apart_and_collapsed() -> None:
     watch = Watch(data_spread=2.0, grace=100)
-    apart, alike = torch.randn(50, 4, generator=source()), torch.ones(50, 4)
+    apart = torch.randn(50, 4, generator=source())
+    alike = 1 + 1e-3 * apart
+    with pytest.raises(TrainingFailure, match="collapsed"):
+        watch.check_samples(1, torch.ones(50, 4))
     watch.check_samples(1, alike)
     watch.check_samples(2, apart)
     with pytest.raises(TrainingFailure, match="collapsed"):
