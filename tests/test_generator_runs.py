@@ -47,7 +47,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "learned")
-    assert run([*TRAIN, *LEARNED, "--max-epochs", "40", "--out", str(folder.root)]) == 0
+    assert run([*TRAIN, *LEARNED, "--max-epochs", "16", "--out", str(folder.root)]) == 0
     return folder
 
 
@@ -93,7 +93,7 @@ def test_samples_and_scores_can_be_had_again(plain: RunFolder, learned: RunFolde
 def test_killed_and_resumed_ends_where_an_uninterrupted_run_does(learned: RunFolder, tmp_path: Path) -> None:
     """SIGKILL inside an epoch, and an epoch may end within the critic's turns; all bitwise."""
     folder = RunFolder(tmp_path / "killed")
-    command = [sys.executable, "-c", "from sinkdiv.cli import main; main()", *TRAIN, *LEARNED, "--max-epochs", "40"]
+    command = [sys.executable, "-c", "from sinkdiv.cli import main; main()", *TRAIN, *LEARNED, "--max-epochs", "16"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, "--out", str(folder.root)], env=environment)
     deadline = time.monotonic() + 120
@@ -103,7 +103,7 @@ def test_killed_and_resumed_ends_where_an_uninterrupted_run_does(learned: RunFol
         time.sleep(0.01)
     process.kill()
     process.communicate()
-    assert 1 <= len(load_run(folder).history.rows) < 40
+    assert 1 <= len(load_run(folder).history.rows) < 16
 
     assert run([*TRAIN, "--out", str(folder.root), "--resume"]) == 0
     ours, theirs = load_checkpoint(folder.last), load_checkpoint(learned.last)
