@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from resumable import Record, conditions, records, work
+from resumable import Record, conditions, load, records, work
 from training_runs import trained
 
 from sinkdiv.generative import figures
@@ -144,7 +144,9 @@ def table(found: list[Record], options: argparse.Namespace) -> Iterator[str]:
     yield "FID and KID compare EfficientNet-Lite0's features of samples with those of held-out images; the ImageNet"
     yield "score is exp E KL(p(class|x) ‖ p(class)) of its 1,000 classes, *not* the inception score;"
     yield f"{compared} images each."
-    yield "`cost` is the mean learned cost between a sample and an image at the end."
+    yield "`cost` is the mean learned cost between a sample and an image at the end: where ε is far above it the plan"
+    yield "is nearly the product of the marginals, and the loss nearly the MMD."
+    yield f"Times beside other work: {load(found)}."
     yield ""
     yield "| ε | cost | energy ×1000 | FID | KID ×1000 | ImageNet score | s | failure | inception score in G18 |"
     yield "|---|---|---|---|---|---|---|---|---|"

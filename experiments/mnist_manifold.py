@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
-from resumable import Record, conditions, records, spread, work
+from resumable import Record, conditions, load, records, spread, work
 
 import sinkdiv
 from sinkdiv.generative.config import GeneratorConfig
@@ -137,7 +137,9 @@ def table(found: list[Record]) -> Iterator[str]:
     yield "pictures are to be compared with each other. Debiased sharp loss, |x−y|² of images in [0, 1]^784."
     yield f"Energy distance (½ MMD² in the kernel −|x−y|, × 1000) and FID (MNIST classifier) of {COMPARED} samples to"
     yield f"{COMPARED} held-out images; training images get {first['energy_of_data_x1000']:.1f} and"
-    yield f"{first['fid_of_data']:.2f}. `exact`: converged, implicit derivative. Written by `mnist_manifold.py`."
+    yield f"{first['fid_of_data']:.2f}. `exact`: converged, implicit derivative."
+    yield f"Times beside other work: {load(found)}."
+    yield "Written by `mnist_manifold.py`."
     yield ""
     yield "| ε | iterations | batch | energy distance | FID | steps not converged | ms a step | s | failure |"
     yield "|---|---|---|---|---|---|---|---|---|"

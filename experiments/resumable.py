@@ -96,6 +96,12 @@ def conditions(found: list[Record]) -> str:
     return "\n".join(sorted(texts))
 
 
+def load(found: list[Record]) -> str:
+    """How busy the machines were, for a sentence about times."""
+    loads = [record["machine"]["load"] for record in found]
+    return f"{min(loads):.0f} to {max(loads):.0f} processes on {found[0]['machine']['cores']} cores"
+
+
 def spread(figures: Sequence[float], digits: int) -> str:
     """mean ± standard deviation; a dash for no figures."""
     if not figures:

@@ -349,7 +349,7 @@ def watch(data: Tensor, **options: Any) -> Watch:
 def test_samples_that_fall_together_end_the_training_with_a_reason() -> None:
     data = images()
     with pytest.raises(TrainingFailure, match=r"^samples have collapsed: .* the data's 2\.\d"):
-        fit(SinkhornGenerator(made(), 1000, Shrinking(10.0)), data, 1, watch(data))
+        fit(SinkhornGenerator(made(), 1000, Shrinking(100.0)), data, 1, watch(data))
 
 
 def test_samples_that_have_never_been_apart_are_given_some_time() -> None:
