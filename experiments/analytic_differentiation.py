@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from resumable import finished, machine, records, say, show
+from resumable import finished, machine, records, say, show, until_interrupted
 from toy_generator import METHODS, Run, train
 from toy_report import write_report
 from toy_targets import TARGETS
@@ -84,15 +83,9 @@ def work(runs: list[Run], folder: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it otherwise
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    status = 0
-    try:
-        work(planned(options), options.out)
-    except KeyboardInterrupt:
-        say("interrupted; finished runs are kept, and the same command goes on with the others")
-        status = 130
+    status = until_interrupted(functools.partial(work, planned(options), options.out))
     if found := records(options.out):
         write_report(found, options.out)
     sys.exit(status)

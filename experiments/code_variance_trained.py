@@ -9,8 +9,8 @@ to trained/, then trained.md and trained.png. Finished runs are skipped, interru
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import signal
 import statistics
 import sys
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from resumable import machine, say
+from resumable import machine, say, until_interrupted
 from training_runs import trained
 
 from sinkdiv.generative import figures
@@ -109,25 +109,23 @@ def write_report(records: dict[str, Any], folder: Path, runs: Path) -> None:
         write_image(folder / "trained.png", figures.grid(samples, models[0].config.image_shape, SHOWN, zoom=1))
 
 
+def work(options: argparse.Namespace) -> None:
+    for row, settings in ROWS.items():
+        say(row)
+        given = SHARED | settings | {"max_epochs": options.max_epochs}
+        run = trained(options.runs / file_name(row), AutoencoderConfig, given)
+        text = json.dumps({"row": row} | measure(run), indent=1) + "\n"
+        write_text(options.out / "trained" / f"{file_name(row)}.json", text)
+
+
 def main(arguments: list[str] | None = None) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it otherwise
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--max-epochs", type=int, default=5)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    status = 0
-    try:
-        for row, settings in ROWS.items():
-            say(row)
-            given = SHARED | settings | {"max_epochs": options.max_epochs}
-            run = trained(options.runs / file_name(row), AutoencoderConfig, given)
-            text = json.dumps({"row": row} | measure(run), indent=1) + "\n"
-            write_text(options.out / "trained" / f"{file_name(row)}.json", text)
-    except KeyboardInterrupt:
-        say("interrupted; finished runs are kept, and the same command goes on with the others")
-        status = 130
+    status = until_interrupted(functools.partial(work, options))
     found = [json.loads(file.read_text()) for file in sorted((options.out / "trained").glob("*.json"))]
     if found:
         write_report({record["row"]: record for record in found}, options.out, options.runs)

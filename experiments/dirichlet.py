@@ -9,8 +9,8 @@ vertices.png and classes.svg. Finished runs are skipped, interrupted ones go on;
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from dirichlet_report import write_report
 from latent_scores import certified, votes
-from resumable import machine, records, say
+from resumable import machine, records, say, until_interrupted
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 from training_runs import trained
@@ -113,15 +113,9 @@ def class_of_vertex(vertices: Tensor, labels: Tensor) -> dict[int, int]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it otherwise
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    status = 0
-    try:
-        work(options)
-    except KeyboardInterrupt:
-        say("interrupted; finished runs are kept, and the same command goes on with the others")
-        status = 130
+    status = until_interrupted(functools.partial(work, options))
     if found := records(options.out):
         write_report(found, list(ROWS), options.runs, options.out)
     sys.exit(status)

@@ -11,8 +11,8 @@ skipped, interrupted ones go on; all scores are those of digits that were not tr
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ import canvases
 import torch
 from program_report import write_report
 from program_scores import score
-from resumable import machine, records, say
+from resumable import machine, records, say, until_interrupted
 from training_runs import trained
 
 from sinkdiv.generative.autoencoder import Autoencoder
@@ -99,15 +99,9 @@ def own_settings(row: Row) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it otherwise
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    status = 0
-    try:
-        work(options)
-    except KeyboardInterrupt:
-        say("interrupted; finished runs are kept, and the same command goes on with the others")
-        status = 130
+    status = until_interrupted(functools.partial(work, options))
     if found := records(options.out):
         write_report(found, {name: row.title for name, row in ROWS.items()}, options.runs, options.out)
     sys.exit(status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -34,24 +35,33 @@ class Run(Protocol):
         """Of its file."""
 
 
-def work(runs: Sequence[Run], folder: Path, train: Callable[[Any], Record]) -> int:
-    """Do the runs whose files are missing from folder/records; the exit status: 130 after Ctrl-C."""
+def until_interrupted(do: Callable[[], None]) -> int:
+    """Call `do`; the exit status: 0, or 130 after Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it otherwise
     try:
-        for count, run in enumerate(runs, 1):
-            place = f"{count} of {len(runs)}: {run.name}"
-            if finished(run, folder):
-                say(f"{place}: finished before")
-                continue
-            start, begin = machine(), time.perf_counter()
-            record = {**asdict(run), "machine": start, **train(run)}
-            record["seconds"] = round(time.perf_counter() - begin, 1)
-            write_text(folder / "records" / f"{run.name}.json", json.dumps(record) + "\n")
-            say(f"{place}: {record['seconds']:.0f} s")
+        do()
     except KeyboardInterrupt:
         say("interrupted; finished runs are kept, and the same command goes on with the others")
         return 130
     return 0
+
+
+def work(runs: Sequence[Run], folder: Path, train: Callable[[Any], Record]) -> int:
+    """Do the runs whose files are missing from folder/records; the exit status, as of `until_interrupted`."""
+    return until_interrupted(functools.partial(_work, runs, folder, train))
+
+
+def _work(runs: Sequence[Run], folder: Path, train: Callable[[Any], Record]) -> None:
+    for count, run in enumerate(runs, 1):
+        place = f"{count} of {len(runs)}: {run.name}"
+        if finished(run, folder):
+            say(f"{place}: finished before")
+            continue
+        start, begin = machine(), time.perf_counter()
+        record = {**asdict(run), "machine": start, **train(run)}
+        record["seconds"] = round(time.perf_counter() - begin, 1)
+        write_text(folder / "records" / f"{run.name}.json", json.dumps(record) + "\n")
+        say(f"{place}: {record['seconds']:.0f} s")
 
 
 def finished(run: Run, folder: Path) -> bool:

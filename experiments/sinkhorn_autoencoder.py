@@ -11,14 +11,14 @@ records are listed as missing. --score-again evaluates finished runs anew.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from resumable import machine
+from resumable import machine, records, until_interrupted
 from table_report import write_report
 from table_rows import DATA, ROWS, Row
 from training_runs import trained
@@ -80,18 +80,11 @@ def work(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it otherwise
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    status = 0
-    try:
-        work(options)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; finished runs are kept, and the same command goes on with the others\n")
-        status = 130
-    records = [json.loads(file.read_text()) for file in sorted((options.out / "records").glob("*.json"))]
-    if records:
-        write_report(records, options.out, options.runs)
+    status = until_interrupted(functools.partial(work, options))
+    if found := records(options.out):
+        write_report(found, options.out, options.runs)
     sys.exit(status)
 
 

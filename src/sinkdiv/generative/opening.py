@@ -75,6 +75,8 @@ def generator_settings(given: Mapping[str, Any], image_shape: tuple[int, ...], i
     Raises:
         InputError: for an option that the cost or the network does not have.
     """
+    if image_spread == 0:
+        raise InputError(f"--data {given.get('data')}: all images are the same")
     colour, learned = image_shape[0] == 3, given.get("cost") == LEARNED
     convolutional = "width" in given or ((colour or learned) and can_halve(image_shape))
     network = "dcgan" if convolutional and "hidden" not in given else "mlp"
@@ -134,6 +136,9 @@ def new_run(run: RunFolder, kind: type[RunConfig], given: Mapping[str, Any]) -> 
     config = kind(**settings, data_fingerprint=images.fingerprint, image_shape=images.shape)
     if config.batch_size > len(images.train):
         raise InputError(f"--batch-size {config.batch_size}: there are {len(images.train)} training images")
+    batches = config.max_epochs * (len(images.train) // config.batch_size)
+    if batches < config.turns:
+        raise InputError(f"--critic-steps {config.turns - 1}: the generator would never move in {batches} batches")
     make_model(config)
     try:
         config.save(run.config)

@@ -134,7 +134,8 @@ def _start_helper(run: Path, accelerator: str, group: Group) -> "subprocess.Pope
 
 def _store(group: Group) -> "TCPStore":
     """Where the processes of a group meet; at port 0 the system picks one that is free."""
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not in every build of PyTorch
+    # Imported here, because builds of PyTorch without torch.distributed lack it; so do the stubs.
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     return TCPStore(ADDRESS, group.port, group.size, is_master=group.rank == 0, wait_for_workers=False)
 

@@ -107,5 +107,6 @@ def _made(kind: Any, parameters: dict[str, float]) -> Any:
 def _has_spread(distribution: distributions.Distribution) -> bool:
     try:
         return bool(distribution.variance.isfinite())
+    # Some distributions have a variance that PyTorch does not know: draws will tell their spread.
     except NotImplementedError:
         return True
