@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -146,6 +147,7 @@ def test_the_default_eps_follows_the_images_scale() -> None:
         (["--width", "8"], "--width: --network mlp has none"),
         (["--network", "dcgan"], "--hidden: --network dcgan has none"),
         (["--derivative", "unrolled"], "--iterations 0"),
+        (["--derivative", "implicit", "--value", "entropic"], "--derivative implicit: expected --value sharp"),
         (["--method", "vae"], "--method"),
     ],
 )
@@ -232,3 +234,17 @@ def test_wrong_settings_of_a_saved_run_are_named(plain: RunFolder, tmp_path: Pat
     (tmp_path / "config.yaml").write_text(text.replace("critic_steps: 1", "critic_steps: many"))
     with pytest.raises(InputError, match="critic_steps: 'many' is not valid"):
         load_config(tmp_path / "config.yaml")
+
+
+def test_images_that_are_all_the_same_and_a_generator_that_never_moves_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "flat.npz", images=np.zeros((30, 8, 8), np.uint8))
+    never = ["--data", "digits", "--cost", "learned", "--critic-steps", "500", "--max-epochs", "2"]
+    for options, message in (
+        (["--data", str(tmp_path / "flat.npz")], "all images are the same"),
+        (never, "--critic-steps 500: the generator would never move in 16 batches"),
+    ):
+        assert run(["train", "generator", *options, "--out", str(tmp_path / "run")]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -76,9 +76,10 @@ class RunConfig(abc.ABC):
         require_one_of(PRECISIONS, "--precision", self.precision)
 
     @staticmethod
-    def _require_iterations_where_unrolled(derivative: str, iterations: int) -> None:
+    def _require_one_derivative(value: str, derivative: str, iterations: int) -> None:
         unrolled = derivative == "unrolled"
         require((iterations > 0) == unrolled, "--iterations", iterations, "--derivative unrolled and a number")
+        require(derivative != "implicit" or value == "sharp", "--derivative", "implicit", "--value sharp")
 
     @property
     def pixels(self) -> int:
@@ -161,8 +162,7 @@ class AutoencoderConfig(RunConfig):
         require_one_of(VALUES, "--value", self.value)
         require_one_of(DEBIASING, "--debias", self.debias)
         require_one_of(DERIVATIVES, "--derivative", self.derivative)
-        self._require_iterations_where_unrolled(self.derivative, self.iterations)
-        require(self.derivative != "implicit" or self.value == "sharp", "--derivative", "implicit", "--value sharp")
+        self._require_one_derivative(self.value, self.derivative, self.iterations)
         if self.latent_cost == "geodesic":
             spheres = all(isinstance(factor, Sphere) for _, factor in prior.factors(self.latent_dim))
             require(spheres, "--latent-cost", "geodesic", f"--prior sphere, not {self.prior}")
@@ -232,7 +232,7 @@ class GeneratorConfig(RunConfig):
         require_one_of(VALUES, "--value", self.value)
         require_one_of(GENERATOR_DEBIASING, "--debias", self.debias)
         require_one_of(DERIVATIVES, "--derivative", self.derivative)
-        self._require_iterations_where_unrolled(self.derivative, self.iterations)
+        self._require_one_derivative(self.value, self.derivative, self.iterations)
         self.make_loss()
         require(self.critic_features >= 1, "--critic-features", self.critic_features, "at least 1")
         require(self.critic_steps >= 1, "--critic-steps", self.critic_steps, "at least 1")
