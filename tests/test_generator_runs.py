@@ -243,7 +243,7 @@ def test_images_that_are_all_the_same_and_a_generator_that_never_moves_are_refus
     never = ["--data", "digits", "--cost", "learned", "--critic-steps", "500", "--max-epochs", "2"]
     for options, message in (
         (["--data", str(tmp_path / "flat.npz")], "all images are the same"),
-        (never, "--critic-steps 500: the generator would never move in 16 batches"),
+        (never, "--critic-steps 500: the generator would never move in 32 batches"),
     ):
         assert run(["train", "generator", *options, "--out", str(tmp_path / "run")]) == 2
         assert message in capsys.readouterr().err
