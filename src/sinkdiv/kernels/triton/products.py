@@ -18,14 +18,16 @@ from sinkdiv.kernels.triton.tiles import (
     LOG2E,
     base_two,
     bends,
-    costs,
     costs_of_squares,
     difference_products,
+    ends,
     entries,
+    exponents,
     operands_of,
     own_points,
     program_columns,
     program_rows,
+    scores_of,
     sizes_of,
     slopes,
     squares,
@@ -67,7 +69,7 @@ def products_kernel(
     scale = tl.load(scales + b)
     own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
     lanes, wide, k = tl.arange(0, BN), width.to(tl.int64), columns.to(tl.int64)
-    h, t, p, q = h + b * m, t + b * m, p + b * n * k, q + b * m * k
+    h, t, p, q = h + b * ends(m, FORM), t + b * m, p + b * n * k, q + b * m * k
     moves = xs + b * n * wide, ys + b * m * wide, dxs + b * n * wide, dys + b * m * wide
     eps_b = tl.load(eps + b)
     kappa = base_two(eps_b)
@@ -78,13 +80,15 @@ def products_kernel(
     mass = tl.zeros((BM,), eps_b.dtype)
     for start in range(first, last, BN):
         cols = start, lanes, start + lanes < last
-        scores = entries(h, cols, -INF) * LOG2E
+        scores = scores_of(h, cols, FORM)
         if WEIGHT == PLAN:
-            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
+            z = exponents(
+                its_u, scores, kappa, own, operands, sizes, strides, scale, rows, cols,
+                FORM, FUNCTION, POWER, D, RESIDENT,
+            )  # fmt: skip
         else:
             S = squares(own, operands, sizes, scale, rows, cols, FORM, D, RESIDENT)
-            C = costs_of_squares(S, POWER, FUNCTION)
-        z = (its_u[:, None] + scores[None, :]) - kappa * C
+            z = (its_u[:, None] + scores[None, :]) - kappa * costs_of_squares(S, POWER, FUNCTION)
         w = tl.exp2(z)
         if WEIGHT == GRADIENT:
             w *= slopes(S, POWER, FUNCTION)
