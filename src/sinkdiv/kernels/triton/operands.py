@@ -61,7 +61,7 @@ SUM_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
     (Form.MATRIX, False): (Tile(32, 128, 4, 3),),
     (Form.HALVES, False): (Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
     (Form.ROUNDED, False): (Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
-    (Form.DIFFERENCES, True): (Tile(32, 64, 4, 2),),
+    (Form.DIFFERENCES, True): (Tile(32, 32, 4, 2),),
     (Form.LOOP, True): (Tile(32, 64, 4, 2),),
     (Form.MATRIX, True): (Tile(32, 64, 4, 3),),
 }
@@ -141,7 +141,8 @@ def planar(points: Tensor) -> Tensor:
 
 def padded_count(n: int) -> int:
     """As many points as the tiles of products take."""
-    return math.ceil(n / LONGEST.value) * LONGEST.value
+    longest = int(LONGEST.value)
+    return math.ceil(n / longest) * longest
 
 
 def padded_dimension(d: int) -> int:

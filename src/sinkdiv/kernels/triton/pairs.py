@@ -219,8 +219,8 @@ class _Reductions(ABC):
         inputs = (u, self._operands.padded(h), _or(s, u), _or(t, h), _or(p, u), q, *_moves(movement, u), eps)
         width = 0 if movement is None else movement.x.shape[1]
         (results,) = self._launch(
-            products_kernel, inputs, outputs, self._tiles(PRODUCT_TILES), (width, columns), groups=math.ceil(columns / group),
-            WEIGHT=int(weight), BY_DIFFERENCES=by_differences, MINUS=p is not None,
+            products_kernel, inputs, outputs, self._tiles(PRODUCT_TILES), (width, columns),
+            groups=math.ceil(columns / group), WEIGHT=int(weight), BY_DIFFERENCES=by_differences, MINUS=p is not None,
             PRECISION=DOT_PRECISION[self._precision], COLUMNS=group,
         )  # fmt: skip
         return _added(results)
