@@ -53,11 +53,11 @@ def solve_matrix(problem: Problem, limits: Limits, method: str) -> Solution:
     Raises:
         OverflowError: if the costs overflow the dtype.
     """
-    check_spread(problem.geometry.spread().tolist())
+    check_spread(problem.spreads)
     return MATRIX_METHODS[method](problem, limits)
 
 
 def _solve_one(problem: Problem, limits: Limits, start: Start | None) -> Solution:
     """The symmetric algorithm needs a few passes only, where it applies."""
-    check_spread(problem.geometry.spread().tolist())
+    check_spread(problem.spreads)
     return symmetric(problem, limits, start) if problem.symmetric else accelerated(problem, limits, start)

@@ -107,7 +107,7 @@ def _joined(problem: Problem, limits: Limits, first: Solution, ended: Solution, 
     passes = first.passes.clone()
     passes[which] += ended.passes
     error = pick("marginal_error")
-    status = statuses(error.tolist(), problem.geometry.spread().tolist(), problem, limits)
+    status = statuses(error.tolist(), problem.spreads, problem, limits)
     spent = int(first.passes.max())
 
     def history() -> History:

@@ -29,6 +29,7 @@ class Status(enum.Enum):
         "use float64, or a larger eps (blur) or tol"
     )
     STOPPED = "not converged: the callback ended the solve"
+    FIXED = "ended: max_passes passes were spent, as tol=None asks; marginal_error tells how close it came"
 
     def __str__(self) -> str:
         return self.value
@@ -48,11 +49,20 @@ class Check:
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop: at a relative L1 marginal error of ``tol``, after ``max_passes``, or when ``watch`` says True."""
+    """When to stop: at a relative L1 marginal error of ``tol``, after ``max_passes``, or when ``watch`` says True.
+
+    A ``tol`` of −∞, which no error meets, asks for just ``max_passes`` and no test: a solve then never makes the host
+    wait for the device.
+    """
 
     tol: float
     max_passes: int
     watch: Callable[[Check], bool] | None = None
+
+    @property
+    def tested(self) -> bool:
+        """Whether the solve ends when a marginal error is small enough."""
+        return self.tol > -math.inf
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,11 @@ class Problem:
     def log_weights(self) -> tuple[Tensor, Tensor]:
         """(log a, log b)."""
         return self.a.log(), self.b.log()
+
+    @cached_property
+    def spreads(self) -> tuple[float, ...]:
+        """The spread of each problem's cost, read from the device once."""
+        return tuple(self.geometry.spread().tolist())
 
     def eps_column(self) -> Tensor:
         """ε as (B, 1)."""
