@@ -171,6 +171,8 @@ class Progress:
 
 def statuses(errors: Sequence[float], spreads: Sequence[float], problem: Problem, limits: Limits) -> tuple[Status, ...]:
     """How each problem of a solve ended that nobody stopped, from its marginal error and the spread of its cost."""
+    if not limits.tested:
+        return (Status.FIXED,) * len(errors)
     if all(error <= limits.tol for error in errors) and _resolution(max(spreads), problem) <= limits.tol:
         return (Status.CONVERGED,) * len(errors)
     return tuple(_status_of(error, spread, problem, limits) for error, spread in zip(errors, spreads, strict=True))

@@ -78,6 +78,8 @@ class _Results:
         return Solution(f, g, raw_f, raw_g, self.error, value, self.passes, status, self._history, self.gradient)
 
     def _history(self) -> History:
+        if not self.limits.tested:
+            return ()
         step = 1 if self.problem.symmetric else 2
         spent = int(self.passes.max())
         last = min(spent // step, self.history.shape[1])
