@@ -129,7 +129,8 @@ def row_blocks(batch: int, rows: int, columns: int, device: torch.device) -> Ite
 
 def matrix_tiles(C: Tensor) -> Iterator[Tile]:
     """The tiles of an explicit cost matrix (B, n, m)."""
-    for rows in row_blocks(*C.shape, C.device):
+    batch, n, m = C.shape
+    for rows in row_blocks(batch, n, m, C.device):
         yield rows, C[:, rows]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sinkdiv.solvers import padded
 from sinkdiv.solvers.accelerated import accelerated
 from sinkdiv.solvers.automatic import automatic
 from sinkdiv.solvers.gibbs import sinkhorn
@@ -44,6 +45,8 @@ def solve(
     """
     if all(is_small(problem, limits) for problem in problems):
         return solve_small(problems, limits, starts, differentiate)
+    if padded.is_worthwhile(problems[0].a.device):
+        return padded.solve_joined(problems, limits, starts, _solve_one)
     return [_solve_one(problem, limits, start) for problem, start in zip(problems, starts, strict=True)]
 
 

@@ -78,6 +78,7 @@ class Problem:
 
     ``a`` (B, n) and ``b`` (B, m) are detached; ``b`` has been scaled to a's mass where the problem is balanced.
     ``rho`` holds the strengths for the rows and the columns: both finite, or both infinite for hard constraints.
+    ``parts`` tells how many of the batch belong to each of several problems that were joined; () if there is one only.
     """
 
     geometry: Geometry
@@ -85,6 +86,7 @@ class Problem:
     b: Tensor
     eps: float
     rho: tuple[float, float]
+    parts: tuple[int, ...] = ()
 
     @property
     def balanced(self) -> bool:
@@ -215,10 +217,12 @@ class Solution:
     value: Tensor
     passes: Tensor
     status: tuple[Status, ...]
-    read_history: Callable[[], History]
+    read_histories: Callable[[], Sequence[History]]
+    """One history for each of the parts that were joined (`Problem.parts`)."""
     gradient: Tensor | None = None
 
     @property
     def history(self) -> History:
         """(passes, largest error of the batch) at each convergence test at the target ε."""
-        return self.read_history()
+        (history,) = self.read_histories()
+        return history

@@ -8,7 +8,7 @@ in one transfer. Results, passes and history are those of a solve that is tested
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,11 +73,13 @@ class Progress:
         self.passes = torch.zeros(batch, dtype=torch.int64, device=problem.a.device)
         self.running = torch.ones(batch, dtype=torch.bool, device=problem.a.device)
         self.stopped = False
-        self.history: list[tuple[int, float]] = []
+        self._parts = problem.parts or (batch,)
+        self.histories: list[list[tuple[int, float]]] = [[] for _ in self._parts]
+        """What `Solution.history` will be, of each part."""
         self._unread: list[_Step] = []
         self._until_test = 1
         self._steps = 0
-        self._done = False
+        self._ended = [False] * len(self._parts)
 
     def record(self, iterate: Iterate, at_target: Tensor, spent: int, eps: Tensor) -> bool:
         """Take note of an iterate after ``spent`` passes; True ends the solve, by itself or a few steps later.
@@ -96,10 +98,10 @@ class Progress:
             self._test()
         if self.stopped:
             self._settle()
-        best, history = self.best, tuple(self.history)
+        best, histories = self.best, tuple(map(tuple, self.histories))
         value = self.problem.dual_value(best.raw_f, best.g)
         return Solution(
-            best.f, best.g, best.raw_f, best.raw_g, best.error, value, self.passes, self._status(), lambda: history
+            best.f, best.g, best.raw_f, best.raw_g, best.error, value, self.passes, self._status(), lambda: histories
         )
 
     def _keep(self, iterate: Iterate, error: Tensor, better: Tensor) -> None:
@@ -122,20 +124,34 @@ class Progress:
         steps, self._unread = self._unread, []
         errors, best, running, eps = (torch.stack(part) for part in list(zip(*steps, strict=True))[1:])
         # A problem that is done counts with the error it was done with.
-        worst = torch.where(running, errors, best).amax(1)
-        numbers = torch.stack([running.sum(1).to(worst.dtype), worst, eps.amax((1, 2))], 1).tolist()
-        for step, (unfinished, error, largest_eps) in zip(steps, numbers, strict=True):
-            check = Check(step.spent, largest_eps, error if error < torch.inf else torch.nan, int(unfinished))
-            if error < torch.inf:
-                self.history.append((step.spent, error))
-            if not unfinished:
+        worst = self._of_parts(torch.where(running, errors, best), torch.amax)
+        unfinished = self._of_parts(running.to(worst.dtype), torch.sum)
+        numbers = torch.cat([unfinished, worst, eps.amax(1)], 1).tolist()
+        for step, row in zip(steps, numbers, strict=True):
+            left, found, largest_eps = row[: len(self._parts)], row[len(self._parts) : -1], row[-1]
+            for history, ended, error in zip(self.histories, self._ended, found, strict=True):
+                if not ended and error < torch.inf:
+                    history.append((step.spent, error))
+            self._ended = [not one for one in left]
+            if all(self._ended):
                 break
-        self._done = check.unfinished == 0
         if self.limits.watch is not None:
-            self.stopped = self.limits.watch(check) and not self._done
+            error = max(found) if all(one < torch.inf for one in found) else torch.nan
+            self.stopped = self.limits.watch(Check(step.spent, largest_eps, error, int(sum(left)))) and not self._done
         _, n, m = self.problem.geometry.shape
         self._until_test = interval(self._steps, running.shape[1] * n * m, running.device)
         return self.stopped or self._done
+
+    @property
+    def _done(self) -> bool:
+        """Whether the last test has found all errors below the tolerance."""
+        return all(self._ended)
+
+    def _of_parts(self, numbers: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
+        """Numbers (k, B) of problems, reduced to those (k, parts) of the parts."""
+        if len(self._parts) == numbers.shape[1]:
+            return numbers
+        return torch.stack([reduce(part, 1) for part in numbers.split(self._parts, 1)], 1)
 
     def _settle(self) -> None:
         """Bring the problems that were stopped above their target ε down to it: two passes for a consistent iterate."""
@@ -160,7 +176,6 @@ class Progress:
             return (Status.FIXED,) * len(self.running)
         if self.stopped:
             return tuple(Status.STOPPED if running else Status.CONVERGED for running in self.running.tolist())
-        # The last test has told whether all errors are below the tolerance.
         errors = [self.limits.tol] * len(self.running) if self._done else self.best.error.tolist()
         return statuses(errors, self._magnitudes(), self.problem, self.limits)
 

@@ -156,7 +156,7 @@ class VerifiedProgress(Progress):
     def solution(self) -> Solution:
         if not bool(self._verified.all()):
             self._verify()
-            self.history.append((self.kernel.passes, float(self.best.error.max())))
+            self.histories[0].append((self.kernel.passes, float(self.best.error.max())))
         return super().solution()
 
     def _keep(self, iterate: Iterate, error: Tensor, better: Tensor) -> None:
