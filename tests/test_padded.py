@@ -160,11 +160,9 @@ def test_only_what_resembles_each_other_is_joined(joined, monkeypatch):
 def test_geometries_know_what_is_padded(joined, monkeypatch):
     """How many rows and columns are each problem's own, and that the others are its first point, without weight."""
     seen = []
-    original = padded.CloudGeometry
     monkeypatch.setattr(
         padded, "_joined", lambda problems, call=padded._joined: seen.append(call(problems)) or seen[-1]
     )
-    assert original is CloudGeometry
     problems = CASES["batches"]
     run_solver(problems, Limits(1e-2, 500), [None] * 3, [False] * 3)
     (batch,) = seen
