@@ -113,7 +113,7 @@ class Divergence:
 
     @property
     def converged(self) -> bool | Tensor:
-        """Whether all three problems met the tolerance."""
+        """Whether tests have found that all three problems met the tolerance."""
         return self.ab.converged & self.aa.converged & self.bb.converged
 
     def __repr__(self) -> str:
@@ -131,7 +131,7 @@ def solve_divergence(
     cost: CostLike = "sqeuclidean",
     reach: Length | None = None,
     rho: Length | None = None,
-    tol: float = 1e-3,
+    tol: float | None = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
@@ -164,7 +164,7 @@ def sinkhorn_divergence(
     value: str = "entropic",
     derivative: str = "auto",
     iterations: int | None = None,
-    tol: float = 1e-3,
+    tol: float | None = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
@@ -250,5 +250,5 @@ def _self_partials(
 
 
 def _three_problems(s: Samples) -> tuple[Samples, Samples, Samples]:
-    form = s.batched, s.dtype, s.unit_masses
+    form = s.batched, s.dtype, s.unit_masses, s.positive
     return s, Samples(s.x, s.x, s.a, s.a, *form), Samples(s.y, s.y, s.b, s.b, *form)

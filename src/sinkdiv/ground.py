@@ -74,7 +74,7 @@ class FunctionCost(GroundCost):
         C = self.function(x, y)
         check_cost_values(C, (*x.shape[:-1], y.shape[-2]))
         C = (C if samples.batched else C.unsqueeze(0)).to(samples.x.dtype)
-        return CostMatrix(C, samples.a, samples.b, samples.batched, samples.dtype, samples.unit_masses)
+        return CostMatrix(C, samples.a, samples.b, samples.batched, samples.dtype, samples.unit_masses, forbids=False)
 
 
 #: What the ``cost`` of a public function may be.

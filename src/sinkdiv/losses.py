@@ -30,7 +30,7 @@ class _TransportLoss(nn.Module, ABC):
         value: str = "entropic",
         derivative: str = "auto",
         iterations: int | None = None,
-        tol: float = 1e-3,
+        tol: float | None = 1e-3,
         max_passes: int = 2000,
         warm_start: bool = False,
     ) -> None:
@@ -74,7 +74,8 @@ class _TransportLoss(nn.Module, ABC):
             self._previous = between.detached()
 
     def extra_repr(self) -> str:
-        given = {name: option for name, option in self.options.items() if option is not None and option is not False}
+        left_out = {name for name, option in self.options.items() if option is None or option is False} - {"tol"}
+        given = {name: option for name, option in self.options.items() if name not in left_out}
         return ", ".join(f"{name}={option!r}" for name, option in given.items())
 
     def __getstate__(self) -> dict[str, Any]:

@@ -41,22 +41,27 @@ class Settings:
         eps: float | None,
         reach: Length | None,
         rho: Length | None,
-        tol: float,
+        tol: float | None,
         max_passes: int,
         progress: bool,
         callback: Callback | None,
     ) -> Settings:
         """Check the options; a named cost turns blur and reach into cost units, a matrix has no lengths.
 
+        Without a ``tol`` nothing is tested.
+
         Raises:
             ValueError: naming the option.
         """
-        _check_positive("tol", tol)
+        if tol is not None:
+            _check_positive("tol", tol)
+        elif progress or callback is not None:
+            raise ValueError("progress and callback see convergence tests, but tol=None asks for none: give a tol")
         if not isinstance(max_passes, int) or max_passes < 2:
             raise ValueError(f"max_passes must be an integer of at least 2, not {max_passes!r}")
         if callback is not None and not callable(callback):
             raise ValueError(f"callback must be callable, not {type(callback).__name__}")
-        limits = Limits(float(tol), max_passes, _watcher(progress, callback))
+        limits = Limits(-math.inf if tol is None else float(tol), max_passes, _watcher(progress, callback))
         cost = ground.cost
         return cls(ground, _regularisation(cost, blur, eps), _strengths(cost, reach, rho), limits)
 

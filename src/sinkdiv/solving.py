@@ -10,7 +10,7 @@ from torch import Tensor
 from sinkdiv.derivatives import Unrolled, pairing_of
 from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
 from sinkdiv.ground import CostLike, GroundCost, find_ground_cost
-from sinkdiv.measures import CostMatrix, Samples, check_matrix, check_samples, equalised
+from sinkdiv.measures import CostMatrix, Samples, check_matrix, check_samples, equalised, is_captured
 from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, Wanted
 from sinkdiv.solvers import MATRIX_METHODS, Problem, Start, Status
 from sinkdiv.solvers import solve as run_solver
@@ -30,7 +30,7 @@ def solve(
     cost: CostLike = "sqeuclidean",
     reach: Length | None = None,
     rho: Length | None = None,
-    tol: float = 1e-3,
+    tol: float | None = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
@@ -49,10 +49,14 @@ def solve(
             cost matrix, (n, m) or (B, n, m), which takes ``eps`` and ``rho`` and is held in memory.
         reach: softens the marginals: a length, ρ = p·reachᵖ, or a pair for the two sides. Balanced if omitted.
         rho: the same in cost units. At most one of ``reach`` and ``rho``.
-        tol: the relative L1 marginal error to reach at the target ε.
+        tol: the relative L1 marginal error to reach at the target ε. None asks for just ``max_passes`` and no test
+            (in pairs of passes, unless both sides are one): nothing is then read back from the device, so that the
+            solve can be captured into a CUDA graph, where values of the samples are not checked either. Its status is
+            ``Status.FIXED``, `converged` is False, and nothing warns: look at `marginal_error`.
         max_passes: bound on the passes over all pairs, annealing included.
         progress: draw the passes and the error on stderr.
-        callback: sees a `Check` at each convergence test and ends the solve by returning True.
+        callback: sees a `Check` at each convergence test and ends the solve by returning True. A CPU tests after each
+            step, an accelerator, where a test makes the host wait, after several steps if it takes many.
 
     Returns:
         A `Transport`. If it did not converge, a `ConvergenceWarning` was issued and its status says why.
@@ -78,7 +82,7 @@ def solve_matrix(
     eps: float,
     rho: Length | None = None,
     method: str = "auto",
-    tol: float = 1e-3,
+    tol: float | None = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
@@ -108,6 +112,8 @@ def solve_matrix(
     if method not in MATRIX_METHODS:
         names = ", ".join(f'"{name}"' for name in MATRIX_METHODS)
         raise ValueError(f"method must be one of {names}, not {method!r}")
+    if tol is None and method not in ("auto", "sinkhorn"):
+        raise ValueError(f'method="{method}" goes by convergence tests, but tol=None asks for none: give a tol')
     inputs = check_matrix(C, a, b, balanced=settings.balanced)
     (transport,) = _solve([inputs], settings, method=method)
     warn_unless_converged(transport)
@@ -128,7 +134,7 @@ def transport_cost(
     value: str = "entropic",
     derivative: str = "auto",
     iterations: int | None = None,
-    tol: float = 1e-3,
+    tol: float | None = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
@@ -172,7 +178,8 @@ def unrolled_value(samples: Samples, settings: Settings, wanted: Wanted) -> Tens
     if isinstance(posed, Samples):
         center = posed.y.detach().mean(1, keepdim=True)
         costs = [points - center for points in costs]
-    unrolled = Unrolled(pairing_of(settings.ground.cost, settings.eps), settings.rho, wanted.iterations)
+    pairing = pairing_of(settings.ground.cost, settings.eps)
+    unrolled = Unrolled(pairing, settings.rho, wanted.iterations, positive=samples.positive)
     return (unrolled.entropic if wanted.value == "entropic" else unrolled.sharp)(a, b, tuple(costs))
 
 
@@ -194,7 +201,7 @@ def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
         (status, float(solution.marginal_error[index]))
         for solution in solutions
         for index, status in enumerate(solution.status)
-        if status is not Status.CONVERGED
+        if status not in (Status.CONVERGED, Status.FIXED)
     ]
     if failed:
         total = sum(len(solution.status) for solution in solutions)
@@ -208,6 +215,8 @@ def _solve(
     method: str | None = None,
 ) -> list[Transport]:  # fmt: skip
     """Solve checked problems, outside every graph and transform."""
+    if settings.limits.tested and is_captured(given[0].a):
+        raise ValueError("tol must be None while a CUDA graph is captured: a convergence test waits for the device")
     transports: list[Transport] = outside(
         lambda *numbers: _solve_numbers(given, numbers, settings, previous, method),
         *(t for one in given for t in one.tensors),
@@ -257,7 +266,7 @@ def _problem(given: Samples | CostMatrix, numbers: tuple[Tensor, ...], settings:
 
 def _geometry(given: Samples | CostMatrix, costs: Sequence[Tensor], ground: GroundCost) -> Geometry:
     if isinstance(given, CostMatrix):
-        return MatrixGeometry(costs[0])
+        return MatrixGeometry(costs[0], forbids=given.forbids)
     assert ground.cost is not None, "points need a cost between them"
     x, y = costs
     return CloudGeometry(x, x if given.y is given.x else y, ground.cost)

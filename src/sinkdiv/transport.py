@@ -77,7 +77,7 @@ class Transport:
 
     @property
     def converged(self) -> bool | Tensor:
-        """Whether the marginal error met the tolerance."""
+        """Whether a test has found the marginal error below the tolerance; with ``tol=None`` there is no test."""
         flags = [status is Status.CONVERGED for status in self._solution.status]
         return torch.tensor(flags, device=self._problem.a.device) if self._inputs.batched else flags[0]
 
@@ -249,7 +249,9 @@ class Transport:
     @cached_property
     def all_have_mass(self) -> bool:
         """Whether all weights are positive."""
-        return all(bool((weights > 0).all()) for weights in (self._problem.a, self._problem.b))
+        return self._inputs.unit_masses or all(
+            bool((weights > 0).all()) for weights in (self._problem.a, self._problem.b)
+        )
 
     @property
     def symmetric(self) -> bool:
@@ -270,6 +272,7 @@ class Transport:
         statuses = self._solution.status
         done = sum(status is Status.CONVERGED for status in statuses)
         state = ("converged" if done else "not converged") if batch == 1 else f"{done} of {batch} converged"
+        state = state if self._settings.limits.tested else "not tested"
         error, passes = float(self._solution.marginal_error.max()), int(self._solution.passes.max())
         return f"Transport({count}{n}×{m}, eps={self._problem.eps:g}, {state}, error {error:.1e}, {passes} passes)"
 

@@ -18,11 +18,18 @@ KEPT_ENTRIES = 2**22
 class CloudGeometry(Geometry):
     """Costs c(x_i, y_j) of points x (B, n, d) and y (B, m, d). The tensors its cost is made of are x and y."""
 
-    def __init__(self, x: Tensor, y: Tensor, cost: Cost, *, center: Tensor | None = None) -> None:
+    def __init__(
+        self, x: Tensor, y: Tensor, cost: Cost, *, center: Tensor | None = None,
+        counts: tuple[Tensor, Tensor] | None = None,
+    ) -> None:  # fmt: skip
         """``center`` (B, 1, d) is subtracted from all points (the mean of y if omitted).
 
         Costs depend on differences only, and coordinates near zero lose fewer digits in them.
+
+        ``counts``, each (B,), tells how many of the rows and columns are a problem's own; those behind are without
+        weight and need not be looked at.
         """
+        self.counts = counts
         self.cost = cost
         self.symmetric = y is x
         self._given = x.detach(), x.detach() if self.symmetric else y.detach()

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sinkdiv.solvers.anderson import Anderson
+from sinkdiv.solvers.anderson import Anderson, suited_to
 from sinkdiv.solvers.annealing import Annealing
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
 from sinkdiv.solvers.progress import Iterate, Progress
@@ -63,9 +63,9 @@ def accelerated(problem: Problem, limits: Limits, start: Start | None = None) ->
 class Ascent:
     """Chooses the next g from what the last step found, so that the dual value ascends."""
 
-    def __init__(self, problem: Problem, anderson: type[Anderson] = Anderson) -> None:
+    def __init__(self, problem: Problem, anderson: type[Anderson] | None = None) -> None:
         batch, b = problem.geometry.shape[0], problem.b
-        self.anderson = anderson(b, MIXING, modulo_constants=True)
+        self.anderson = (anderson or suited_to(b.device))(b, MIXING, modulo_constants=True)
         self.with_mass = b > 0
         # The rounding of a dual value is that of a potential, which is of the size of the costs.
         self.fall = FALL + 4 * torch.finfo(b.dtype).eps * problem.geometry.spread().double() / problem.eps

@@ -15,6 +15,7 @@ its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -149,26 +150,28 @@ class VerifiedProgress(Progress):
         if bool((self.best.error <= self.limits.tol).all()):
             self._verify()
         self.running = ~(self.best.error <= self.limits.tol)
-        return self._finished(error, self.kernel.passes, eps)
+        self._note(error, self.kernel.passes, eps)
+        return self._test()
 
     def solution(self) -> Solution:
         if not bool(self._verified.all()):
             self._verify()
-            self.history.append((self.kernel.passes, float(self.best.error.max())))
+            self.histories[0].append((self.kernel.passes, float(self.best.error.max())))
         return super().solution()
 
     def _keep(self, iterate: Iterate, error: Tensor, better: Tensor) -> None:
         super()._keep(iterate, error, better)
         self._verified = self._verified & ~better
 
-    def _magnitude(self) -> Tensor:
+    def _magnitudes(self) -> Sequence[float]:
         """Where pairs are forbidden potentials have no bound; infeasible supports drive them away for ever."""
-        spread = super()._magnitude()
         if not self.problem.geometry.forbids:
-            return spread
+            return super()._magnitudes()
         g, with_mass = self.best.g, self.problem.b > 0
         highest = torch.where(with_mass, g, -torch.inf).amax(-1)
-        return torch.maximum(spread, highest - torch.where(with_mass, g, torch.inf).amin(-1))
+        extent = highest - torch.where(with_mass, g, torch.inf).amin(-1)
+        magnitudes: list[float] = torch.maximum(self.problem.geometry.spread(), extent).tolist()
+        return magnitudes
 
     def _verify(self) -> None:
         problem, eps, g = self.problem, self.problem.eps_column(), self.best.g
