@@ -122,7 +122,7 @@ def _regularisation(cost: Cost | None, blur: float | None, eps: float | None) ->
             + ("both were given" if eps is not None else "neither was given")
         )
     _check_positive("blur", blur)
-    return cost.from_length(blur)
+    return _cost_units(cost, "blur", blur)
 
 
 def _strengths(cost: Cost | None, reach: Length | None, rho: Length | None) -> tuple[float, float]:
@@ -135,7 +135,17 @@ def _strengths(cost: Cost | None, reach: Length | None, rho: Length | None) -> t
     if cost is None:
         raise ValueError("reach needs a cost between points; give rho, in units of C")
     first, second = _pair("reach", reach)
-    return cost.from_length(first), cost.from_length(second)
+    return _cost_units(cost, "reach", first), _cost_units(cost, "reach", second)
+
+
+def _cost_units(cost: Cost, name: str, length: float) -> float:
+    try:
+        units = cost.from_length(length)
+    except OverflowError:
+        units = math.inf
+    if not 0 < units < math.inf:
+        raise ValueError(f"{name} is {length!r}, which is {units:g} in cost units: rescale the points")
+    return units
 
 
 def _pair(name: str, value: Length) -> tuple[float, float]:
