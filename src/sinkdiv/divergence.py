@@ -2,8 +2,8 @@
 
     S_ε(α,β) = OT_ε(α,β) − ½ OT_ε(α,α) − ½ OT_ε(β,β)  [+ ε/2 (m_α − m_β)² if the marginals are soft]
 
-It is zero for equal measures, positive otherwise and convex in each argument (F19, Theorem 1, for the costs here), and
-goes from optimal transport (ε → 0) to an MMD with kernel −c (ε → ∞).
+It is zero for equal measures, positive otherwise and convex in each argument (F19, Theorem 1, for the costs |x−y|ᵖ with
+p ≤ 2), and goes from optimal transport (ε → 0) to an MMD with kernel −c (ε → ∞).
 """
 
 from __future__ import annotations

@@ -44,9 +44,10 @@ def solve(
         b: weights of y, (m,) or (B, m); uniform of mass 1 if omitted.
         blur: the regularisation as a length σ in the units of the points: ε = p·σᵖ for the cost |x−y|ᵖ.
         eps: the regularisation ε in cost units. Exactly one of ``blur`` and ``eps`` is required.
-        cost: "sqeuclidean", |x−y|², or "euclidean", |x−y|; or learned: a module that maps points to features (under
-            |·|², or see `FeatureCost`), streamed like the named ones, or any function of (x, y) that returns their
-            cost matrix, (n, m) or (B, n, m), which takes ``eps`` and ``rho`` and is held in memory.
+        cost: "sqeuclidean", |x−y|², or "euclidean", |x−y|; any other power as `PowerCost`; "cosine", 1 − x·y/(|x||y|),
+            for which a length is one of chords between directions, ε = blur²; or learned: a module that maps points to
+            features (under |·|², or see `FeatureCost`), streamed like the named ones, or any function of (x, y) that
+            returns their cost matrix, (n, m) or (B, n, m), which takes ``eps`` and ``rho`` and is held in memory.
         reach: softens the marginals: a length, ρ = p·reachᵖ, or a pair for the two sides. Balanced if omitted.
         rho: the same in cost units. At most one of ``reach`` and ``rho``.
         tol: the relative L1 marginal error to reach at the target ε. None asks for just ``max_passes`` and no test

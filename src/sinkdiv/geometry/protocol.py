@@ -61,6 +61,13 @@ class Geometry(ABC):
         """The softmin (B, m) that h (B, n) sends to the columns, of which ``near`` (B, m) is a guess: one pass."""
         return self.softmin(h, eps, 1)
 
+    def ctransform(self, g: Tensor, side: int) -> Tensor:
+        """min_j C_ij − g_j, (B, n), for g (B, m), or (B, m) for g (B, n) on side 1: one pass.
+
+        A point without weight sends −∞, and is not seen.
+        """
+        return self.pairs(side).ctransform(g)
+
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor, side: int) -> Tensor:
         """P v for v (B, m, k), or Pᵀ v for v (B, n, k) on side 1: one pass. ``u`` always belongs to the rows of P."""
         own, other = (u, h) if side == 0 else (h, u)

@@ -64,6 +64,9 @@ class _Reductions(ABC):
     ) -> Tensor:
         return corrected_primal(self.tiles(), a, b, log_u, log_h, eps, p, q)
 
+    def ctransform(self, g: Tensor) -> Tensor:
+        return ctransform(self.tiles(), g)
+
     def costs(self) -> Tensor:
         return torch.cat([C for _, C in self.tiles()], 1)
 
@@ -151,6 +154,11 @@ def cloud_tiles(x: Tensor, y: Tensor, cost: Cost) -> Iterator[Tile]:
 def softmin(tiles: Iterator[Tile], h: Tensor, eps: Tensor) -> Tensor:
     """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
     return -eps * torch.cat([_logsumexp(_exponents(h, C, eps)) for _, C in tiles], -1)
+
+
+def ctransform(tiles: Iterator[Tile], g: Tensor) -> Tensor:
+    """min_j C_ij − g_j, (B, n), the softmin of ε = 0, for g (B, m) < ∞; +∞ where all g_j are −∞."""
+    return torch.cat([(C - g[:, None, :]).amin(-1) for _, C in tiles], -1)
 
 
 def plan_product(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
