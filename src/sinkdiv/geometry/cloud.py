@@ -7,9 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sinkdiv.costs import LOW_DIMENSION, Cost
+from sinkdiv.costs import Cost
 from sinkdiv.geometry.protocol import Geometry
-from sinkdiv.kernels import Pairs, PointPairs, native, of_matrix, of_points
+from sinkdiv.kernels import Pairs, PointPairs, forms_fast, native, of_matrix, of_points
 
 #: A cost matrix of at most this many entries is formed once and kept, where forming it again would cost more.
 KEPT_ENTRIES = 2**22
@@ -20,16 +20,16 @@ class CloudGeometry(Geometry):
 
     def __init__(
         self, x: Tensor, y: Tensor, cost: Cost, *, center: Tensor | None = None,
-        counts: tuple[Tensor, Tensor] | None = None,
+        counts: tuple[Tensor, Tensor] | None = None, precision: str = "high",
     ) -> None:  # fmt: skip
         """``center`` (B, 1, d) is subtracted from all points (the mean of y if omitted).
 
         Costs depend on differences only, and coordinates near zero lose fewer digits in them.
 
         ``counts``, each (B,), tells how many of the rows and columns are a problem's own; those behind are without
-        weight and need not be looked at.
+        weight and need not be looked at. ``precision`` is one of `sinkdiv.kernels.PRECISIONS`.
         """
-        self.counts = counts
+        self.counts, self.precision = counts, precision
         self.cost = cost
         self.symmetric = y is x
         self._given = x.detach(), x.detach() if self.symmetric else y.detach()
@@ -62,9 +62,7 @@ class CloudGeometry(Geometry):
 
     def pairs(self, side: int) -> Pairs:
         batch, n, m = self.shape
-        # In low dimension the native kernels form a cost about as fast as they load it.
-        forms_fast = native.serves(self._given[0]) and self._given[0].shape[-1] <= LOW_DIMENSION
-        if forms_fast or batch * n * m > KEPT_ENTRIES:
+        if forms_fast(self._given[0]) or batch * n * m > KEPT_ENTRIES:
             return self._of_points(side)
         if not self._kept_pairs:
             C = self._of_points(0).costs()
@@ -80,8 +78,9 @@ class CloudGeometry(Geometry):
         return native.Pairs(x, y, self.cost) if native.serves(x) and native.knows(self.cost) else None
 
     def _of_points(self, side: int) -> PointPairs:
-        if side not in self._point_pairs:
-            self._point_pairs[side] = of_points(*self._sides(side), self.cost)
+        if not self._point_pairs:
+            pairs = of_points(self.x, self.y, self.cost, precision=self.precision, counts=self.counts)
+            self._point_pairs = {0: pairs, 1: pairs if self.symmetric else pairs.swapped()}
         return self._point_pairs[side]
 
     def spread(self) -> Tensor:
@@ -134,11 +133,12 @@ class CloudGeometry(Geometry):
     def at(self, points: Tensor, side: int) -> CloudGeometry:
         """The geometry whose rows are new points (B, k, d) and whose columns are y (side 0) or x (side 1)."""
         _, columns = self._sides(side)
-        return CloudGeometry(points.detach() - self.center, columns, self.cost, center=torch.zeros_like(self.center))
+        points, center = points.detach() - self.center, torch.zeros_like(self.center)
+        return CloudGeometry(points, columns, self.cost, center=center, precision=self.precision)
 
     def resembles(self, other: CloudGeometry) -> bool:
         """Whether the other's points could be these: as many problems, of one dimension, dtype, device and cost."""
-        mine, others = ((g.shape[0], g._given[0].shape[-1], g.dtype, g.device, type(g.cost)) for g in (self, other))
+        mine, others = ((g.shape[0], g._given[0].shape[-1], g.dtype, g.device, g.cost.exponent) for g in (self, other))
         return mine == others
 
     def _sides(self, side: int) -> tuple[Tensor, Tensor]:

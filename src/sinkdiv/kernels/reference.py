@@ -37,6 +37,10 @@ class _Reductions(ABC):
     def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
         return softmin(self.tiles(), h, eps)
 
+    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
+        """The same; ``near`` (B, n) is a guess of it, of which a kernel may make use."""
+        return self.softmin(h, eps)
+
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
         return plan_product(self.tiles(), u, h, eps, v)
 
@@ -60,6 +64,9 @@ class _Reductions(ABC):
     ) -> Tensor:
         return corrected_primal(self.tiles(), a, b, log_u, log_h, eps, p, q)
 
+    def ctransform(self, g: Tensor) -> Tensor:
+        return ctransform(self.tiles(), g)
+
     def costs(self) -> Tensor:
         return torch.cat([C for _, C in self.tiles()], 1)
 
@@ -72,6 +79,10 @@ class Pairs(_Reductions):
 
     def tiles(self) -> Iterator[Tile]:
         return cloud_tiles(self._x, self._y, self._cost)
+
+    def swapped(self) -> Pairs:
+        """The pairs of y and x."""
+        return Pairs(self._y, self._x, self._cost)
 
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         return plan_gradient(self.tiles(), u, h, eps, self._x, self._y, self._cost)
@@ -143,6 +154,11 @@ def cloud_tiles(x: Tensor, y: Tensor, cost: Cost) -> Iterator[Tile]:
 def softmin(tiles: Iterator[Tile], h: Tensor, eps: Tensor) -> Tensor:
     """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
     return -eps * torch.cat([_logsumexp(_exponents(h, C, eps)) for _, C in tiles], -1)
+
+
+def ctransform(tiles: Iterator[Tile], g: Tensor) -> Tensor:
+    """min_j C_ij − g_j, (B, n), the softmin of ε = 0, for g (B, m) < ∞; +∞ where all g_j are −∞."""
+    return torch.cat([(C - g[:, None, :]).amin(-1) for _, C in tiles], -1)
 
 
 def plan_product(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:

@@ -89,7 +89,8 @@ def _kind(problem: Problem, start: Start | None) -> tuple[object, ...]:
     geometry = problem.geometry
     if not isinstance(geometry, CloudGeometry) or math.prod(geometry.shape) > JOINED_PAIRS:
         return (object(),)
-    return geometry.x.shape[2], geometry.cost, problem.eps, problem.rho, problem.symmetric, start is None
+    of_points = geometry.x.shape[2], geometry.cost, geometry.precision
+    return *of_points, problem.eps, problem.rho, problem.symmetric, start is None
 
 
 def _joined(problems: Sequence[Problem]) -> Problem:
@@ -104,7 +105,8 @@ def _joined(problems: Sequence[Problem]) -> Problem:
         y, b = _stacked([g.y for g in geometries], repeat=True), _stacked([problem.b for problem in problems])
         both = counts, _counts(problems, 2)
     center = torch.zeros_like(x[:, :1])  # the points are centred, each problem's at its own
-    geometry = CloudGeometry(x, y, geometries[0].cost, center=center, counts=both)
+    one = geometries[0]
+    geometry = CloudGeometry(x, y, one.cost, center=center, counts=both, precision=one.precision)
     return replace(first, geometry=geometry, a=a, b=b, parts=tuple(problem.geometry.shape[0] for problem in problems))
 
 

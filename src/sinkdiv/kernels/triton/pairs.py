@@ -1,0 +1,399 @@
+"""The operations of `sinkdiv.kernels.reference`, each one launch (or two, where few rows leave processors idle)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.runtime.errors import OutOfResources
+
+from sinkdiv.costs import LOW_DIMENSION, Cost
+from sinkdiv.kernels import reference
+from sinkdiv.kernels.triton.operands import (
+    PRODUCT_TILES,
+    SUM_TILES,
+    SYMMETRIC_TILES,
+    Operands,
+    Points,
+    Tile,
+    of_matrix,
+    of_points,
+    planar,
+)
+from sinkdiv.kernels.triton.products import Weight, products_kernel
+from sinkdiv.kernels.triton.softmin import Start, ctransform_kernel, joined_kernel, softmin_kernel
+from sinkdiv.kernels.triton.sums import Term, sums_kernel
+from sinkdiv.kernels.triton.symmetric import symmetric_sums_kernel
+from sinkdiv.kernels.triton.tiles import Form
+
+#: Programs that are wanted for each multiprocessor: rows that make fewer are joined by parts of the columns.
+PROGRAMS = 4
+
+#: Tiles of columns that a part has at least.
+PART_TILES = 4
+
+#: Parts at most: their results are joined one after the other.
+MOST_PARTS = 64
+
+#: Points between which symmetry is worth another launch.
+SYMMETRIC_POINTS = 4096
+
+#: Columns of a product that one program makes.
+PRODUCT_COLUMNS = 64
+
+#: Entries that one program joins.
+JOINED = 256
+
+#: How matrix products of plans with float32 values are computed, by precision.
+DOT_PRECISION = {"high": "tf32x3", "tf32": "tf32"}
+
+Counts = tuple[Tensor, Tensor]
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager[object]:
+    """Where kernels for this tensor are launched: its device, whichever is the current one."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+@dataclass(frozen=True)
+class _Values:
+    """What a product is taken with: Σ_j w_ij q_j for q (B, m, k), or Σ_j w_ij (p_i − q_j) if there is p (B, n, k)."""
+
+    q: Tensor
+    p: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Movement:
+    """Points and their tangents, coordinate by coordinate: x and dx (B, d, n), y and dy (B, d, m)."""
+
+    x: Tensor
+    y: Tensor
+    dx: Tensor
+    dy: Tensor
+
+    def swapped(self) -> _Movement:
+        """The same of y and x."""
+        return _Movement(self.y, self.x, self.dy, self.dx)
+
+
+class _Reductions(ABC):
+    """What points and matrices share. Shapes as in the reference; ``eps`` is (B, 1)."""
+
+    _operands: Operands
+    _precision: str
+
+    def __init__(self, counts: Counts | None) -> None:
+        self._given_counts = counts
+
+    @abstractmethod
+    def swapped(self) -> _Reductions:
+        """The reductions over the rows."""
+
+    def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
+        """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
+        return self._softmin(h, eps)
+
+    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
+        """The same, sooner if ``near`` (B, n) is a good guess of it."""
+        return self._softmin(h, eps, Start.NEAR, near)
+
+    def ctransform(self, g: Tensor) -> Tensor:
+        """min_j (C_ij − g_j), (B, n)."""
+        batch, n, _ = self._operands.shape
+        (minima,) = self._launch(
+            ctransform_kernel, (g,), lambda parts: (self._new(parts, batch, n),), self._tiles(SUM_TILES)
+        )
+        return minima.amin(0)
+
+    def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
+        """P v, (B, n, k), for v (B, m, k)."""
+        return self._product(Weight.PLAN, u, h, eps, _Values(v.contiguous()))
+
+    def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        """<P, C>, (B,)."""
+        return self._row_sums(Term.COST, u, h, eps).sum(-1)
+
+    def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """P 1 (B, n) and Pᵀ 1 (B, m), from one exponential for each pair."""
+        return self._both_sums(Term.MASS, u, h, eps)
+
+    def weighted_marginals(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The row and column sums of `weighted_plan`, likewise."""
+        return self._both_sums(Term.WEIGHTED, u, h, eps, s, t)
+
+    def corrected_primal(
+        self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
+    ) -> Tensor:
+        """See `reference.corrected_primal`."""
+        return (a * self._row_sums(Term.PRIMAL, log_u, log_h, eps, p, q, weights=b)).sum(-1)
+
+    # Launches.
+
+    def _softmin(
+        self, h: Tensor, eps: Tensor, start: Start = Start.COLD, near: Tensor | None = None, sums: Tensor | None = None
+    ) -> Tensor:
+        batch, n, _ = self._operands.shape
+
+        def outputs(parts: int) -> tuple[Tensor, ...]:
+            return self._new(parts, batch, n), self._new(parts if parts > 1 else 0, batch, n) if sums is None else sums
+
+        # Known sums belong to all columns.
+        most_parts = MOST_PARTS if sums is None else 1
+        inputs = (self._operands.padded(h), _or(near, h), eps)
+        tiles = self._operands.softmin_tiles
+        bases, parts_sums = self._launch(
+            softmin_kernel, inputs, outputs, tiles, most_parts=most_parts, START=int(start)
+        )
+        return bases[0] if bases.shape[0] == 1 else self._joined(bases, parts_sums, eps)
+
+    def _joined(self, bases: Tensor, sums: Tensor, eps: Tensor) -> Tensor:
+        """The softmins from those over parts of the columns."""
+        parts, batch, n = bases.shape
+        softmins = self._new(batch, n)
+        with on_device(bases):
+            joined_kernel[(math.ceil(batch * n / JOINED),)](
+                bases, sums, eps.contiguous(), softmins, batch * n, n, parts, BLOCK=JOINED, enable_fp_fusion=True
+            )
+        return softmins
+
+    def _both_sums(
+        self, term: Term, u: Tensor, h: Tensor, eps: Tensor,
+        s: Tensor | None = None, t: Tensor | None = None, movement: _Movement | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """The sums over the columns, (B, n), and over the rows, (B, m)."""
+        columns = None if torch.are_deterministic_algorithms_enabled() else torch.zeros_like(h).contiguous()
+        rows = self._row_sums(term, u, h, eps, s, t, movement=movement, columns=columns)
+        if columns is None:
+            turned = None if movement is None else movement.swapped()
+            columns = self.swapped()._row_sums(term, h, u, eps, t, s, movement=turned)
+        return rows, columns
+
+    def _row_sums(
+        self, term: Term, u: Tensor, h: Tensor, eps: Tensor, s: Tensor | None = None, t: Tensor | None = None, *,
+        weights: Tensor | None = None, movement: _Movement | None = None, columns: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The sums over the columns; those over the rows are added to ``columns``, if they are wanted."""
+        batch, n, _ = self._operands.shape
+
+        def outputs(parts: int) -> tuple[Tensor, ...]:
+            rows = self._new(parts, batch, n)
+            return rows, _or(columns, rows)
+
+        inputs = (u, self._operands.padded(h), _or(s, u), _or(t, h), _or(weights, h), *_moves(movement, u), eps)
+        width = 0 if movement is None else movement.x.shape[1]
+        rows, _ = self._launch(
+            sums_kernel, inputs, outputs, self._tiles(SUM_TILES), (width,), TERM=int(term), BOTH=columns is not None
+        )
+        return _added(rows)
+
+    def _product(
+        self, weight: Weight, u: Tensor, h: Tensor, eps: Tensor, values: _Values,
+        s: Tensor | None = None, t: Tensor | None = None, movement: _Movement | None = None,
+    ) -> Tensor:  # fmt: skip
+        batch, n, _ = self._operands.shape
+        p, q = values.p, values.q
+        columns = q.shape[2]
+        # Few differences are summed as they are, and cancel nothing.
+        by_differences = p is not None and columns <= LOW_DIMENSION
+        if by_differences:
+            assert p is not None, "there are differences to sum"
+            p, q = planar(p), planar(q)
+        group = 8 if by_differences else min(PRODUCT_COLUMNS, max(16, 2 ** math.ceil(math.log2(columns))))
+
+        def outputs(parts: int) -> tuple[Tensor, ...]:
+            return (self._new(parts, batch, n, columns),)
+
+        inputs = (u, self._operands.padded(h), _or(s, u), _or(t, h), _or(p, u), q, *_moves(movement, u), eps)
+        width = 0 if movement is None else movement.x.shape[1]
+        (results,) = self._launch(
+            products_kernel, inputs, outputs, self._tiles(PRODUCT_TILES), (width, columns),
+            groups=math.ceil(columns / group), WEIGHT=int(weight), BY_DIFFERENCES=by_differences, MINUS=p is not None,
+            PRECISION=DOT_PRECISION[self._precision], COLUMNS=group,
+        )  # fmt: skip
+        return _added(results)
+
+    def _launch(
+        self, kernel: Any, inputs: tuple[Tensor, ...], outputs: Callable[[int], tuple[Tensor, ...]],
+        tiles: Sequence[Tile], integers: tuple[int, ...] = (), *, groups: int = 1,
+        most_parts: int = MOST_PARTS, folded: bool = False, **constants: object,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Launch with the first tile that the device has room for.
+
+        ``outputs`` makes room for so many parts; a ``folded`` launch has one program for two blocks of rows.
+        """
+        operands = self._operands
+        batch, n, _ = operands.shape
+        inputs = tuple(tensor.contiguous() for tensor in inputs)
+        for tile in tiles:
+            blocks = math.ceil(n / tile.rows)
+            programs = batch * (math.ceil(blocks / 2) if folded else blocks)
+            parts = self._parts(tile, programs, most_parts)
+            made = outputs(parts)
+            if kernel is softmin_kernel:
+                constants["WHOLE"] = parts == 1
+            try:
+                with on_device(inputs[0]):
+                    kernel[(programs, parts, groups)](
+                        *operands.pointers, *inputs, *self._counts, operands.scales, *made, *operands.sizes, *integers,
+                        blocks, *operands.strides, **operands.constants, **constants, **tile.options,
+                    )  # fmt: skip
+            except OutOfResources:
+                if tile is tiles[-1]:
+                    raise
+            else:
+                break
+        return made
+
+    def _tiles(self, table: Mapping[tuple[Form, bool], tuple[Tile, ...]]) -> tuple[Tile, ...]:
+        return table[self._operands.form, self._operands.wide]
+
+    @cached_property
+    def _counts(self) -> Counts:
+        """How many rows and columns of each problem are real, (B,) each."""
+        if self._given_counts is not None:
+            rows, columns = self._given_counts
+            return rows.to(torch.int32), columns.to(torch.int32)
+        batch, n, m = self._operands.shape
+        full = self._operands.scales.new_full
+        return full((batch,), n, dtype=torch.int32), full((batch,), m, dtype=torch.int32)
+
+    def _parts(self, tile: Tile, programs: int, most: int) -> int:
+        """Parts that the columns are cut into, so that all multiprocessors have work."""
+        wanted = math.ceil(PROGRAMS * _multiprocessors(self._operands.scales.device) / programs)
+        return max(1, min(wanted, math.ceil(self._operands.shape[2] / tile.columns) // PART_TILES, most))
+
+    def _new(self, *shape: int) -> Tensor:
+        """Zeros where rows are padding, which no kernel writes."""
+        make = torch.empty if self._given_counts is None else torch.zeros
+        dtype = torch.float64 if self._operands.wide else torch.float32
+        return make(shape, dtype=dtype, device=self._operands.scales.device)
+
+
+class Pairs(_Reductions):
+    """The pairs of x (B, n, d) and y (B, m, d) under a cost that this package knows."""
+
+    def __init__(
+        self, x: Tensor, y: Tensor, cost: Cost, *, precision: str = "high", counts: Counts | None = None
+    ) -> None:
+        left = Points(x, precision)
+        self._take(left, left if y is x else Points(y, precision), cost, precision, counts)
+
+    def _take(self, x: Points, y: Points, cost: Cost, precision: str, counts: Counts | None) -> None:
+        super().__init__(counts)
+        self._x, self._y, self._cost, self._precision = x, y, cost, precision
+        self._operands = of_points(x, y, cost, precision)
+
+    def swapped(self) -> Pairs:
+        """The pairs of y and x, from the same operands."""
+        other = object.__new__(Pairs)
+        counts = self._given_counts
+        other._take(self._y, self._x, self._cost, self._precision, None if counts is None else (counts[1], counts[0]))
+        return other
+
+    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
+        """As for all reductions; between points and themselves with half as many exponentials."""
+        _, n, _ = self._operands.shape
+        if self._x is not self._y or n < SYMMETRIC_POINTS or torch.are_deterministic_algorithms_enabled():
+            return super().softmin_near(h, near, eps)
+        sums = torch.zeros_like(near, memory_format=torch.contiguous_format)
+        self._launch(
+            symmetric_sums_kernel, (h, near, eps), lambda _: (sums,), self._tiles(SYMMETRIC_TILES), folded=True
+        )
+        return self._softmin(h, eps, Start.SUMMED, near, sums)
+
+    def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
+        return self._product(Weight.GRADIENT, u, h, eps, self._points)
+
+    def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """Σ_j P_ij (s_i + t_j + log P_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
+        return self._product(Weight.WEIGHTED, u, h, eps, self._points, s, t)
+
+    def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_j P_ij Ċ_ij (B, n) and Σ_i P_ij Ċ_ij (B, m) of the cost's tangent Ċ along dx (B, n, d) and dy (B, m, d)."""
+        return self._both_sums(Term.TANGENT, u, h, eps, movement=self._movement(dx, dy))
+
+    def gradient_tangent(
+        self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, dx: Tensor, dy: Tensor
+    ) -> Tensor:
+        """See `reference.gradient_tangent`."""
+        turned = self._product(Weight.TANGENT, u, h, eps, self._points, s, t, self._movement(dx, dy))
+        return turned + self._product(Weight.GRADIENT, u, h, eps, _Values(dy.contiguous(), dx.contiguous()))
+
+    # Dense results are as large as the cost matrix: there is nothing to stream.
+
+    def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        """P itself, (B, n, m)."""
+        return self._reference.plan_matrix(u, h, eps)
+
+    def weighted_plan(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """P_ij (s_i + t_j + log P_ij), (B, n, m)."""
+        return self._reference.weighted_plan(u, h, eps, s, t)
+
+    def costs(self) -> Tensor:
+        """C, (B, n, m)."""
+        return self._reference.costs()
+
+    @property
+    def _reference(self) -> reference.Pairs:
+        return reference.Pairs(self._x.points, self._y.points, self._cost)
+
+    @property
+    def _points(self) -> _Values:
+        return _Values(self._y.points, self._x.points)
+
+    def _movement(self, dx: Tensor, dy: Tensor) -> _Movement:
+        return _Movement(self._x.planar, self._y.planar, planar(dx), planar(dy))
+
+
+class MatrixPairs(_Reductions):
+    """The pairs whose costs are C (B, n, m), of which some may be +∞: forbidden."""
+
+    _precision = "high"
+
+    def __init__(self, C: Tensor) -> None:
+        super().__init__(None)
+        self._C, self._operands = C, of_matrix(C)
+
+    def swapped(self) -> MatrixPairs:
+        """The pairs of Cᵀ, of which no copy is made."""
+        return MatrixPairs(self._C.mT)
+
+    def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+        """P itself, (B, n, m)."""
+        return reference.MatrixPairs(self._C).plan_matrix(u, h, eps)
+
+    def weighted_plan(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """P_ij (s_i + t_j + log P_ij), (B, n, m)."""
+        return reference.MatrixPairs(self._C).weighted_plan(u, h, eps, s, t)
+
+    def costs(self) -> Tensor:
+        """C, (B, n, m)."""
+        return self._C
+
+
+def _added(parts: Tensor) -> Tensor:
+    """The sum over parts (parts, ...)."""
+    return parts.sum(0) if parts.shape[0] > 1 else parts[0]
+
+
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """What a kernel is given for a tensor that it does not read."""
+    return other if tensor is None else tensor
+
+
+def _moves(movement: _Movement | None, other: Tensor) -> tuple[Tensor, ...]:
+    return (other,) * 4 if movement is None else (movement.x, movement.y, movement.dx, movement.dy)
