@@ -11,6 +11,8 @@ Softmins are base 2: exponents h_j − C_ij·scale with scale = 1/(ε ln 2). The
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -51,11 +53,28 @@ def _log_sum(exponents, axis: tl.constexpr):
 
 
 @triton.jit
-def _costs(C, first, n, m, R: tl.constexpr, M: tl.constexpr):
-    """R rows of a cost matrix (n, m), zero beyond its edges."""
-    rows, columns = first + tl.arange(0, R), tl.arange(0, M)
-    mask = (rows < n)[:, None] & (columns < m)[None, :]
-    return tl.load(C + rows[:, None] * m + columns[None, :], mask=mask, other=0.0)
+def _costs(C, first, n, m, R: tl.constexpr, M: tl.constexpr, L: tl.constexpr):
+    """R rows of a cost matrix (n, m) as a tile (M / L, R, L), zero beyond its edges.
+
+    A thread then holds about as many rows as columns, whose sums need few exchanges.
+    """
+    rows = (first + tl.arange(0, R))[None, :, None]
+    columns = tl.arange(0, M // L)[:, None, None] * L + tl.arange(0, L)[None, None, :]
+    return tl.load(C + rows * m + columns, mask=(rows < n) & (columns < m), other=0.0)
+
+
+@triton.jit
+def _sums_of_rows(costs, h, scale, L: tl.constexpr):
+    """log₂ Σ_j 2^(h_j − scale·C_ij), (R,)."""
+    exponents = tl.reshape(h, (h.shape[0] // L, L))[:, None, :] - costs * scale
+    top = tl.max(tl.max(exponents, 0), 1)
+    return top + tl.log2(tl.sum(tl.sum(tl.exp2(exponents - top[None, :, None]), 0), 1))
+
+
+@triton.jit
+def _spread(vector):
+    """The same vector, an entry a thread: what comes from a tile is held many times over, by all that share a row."""
+    return tl.sum(vector[None, :], 0)
 
 
 @triton.jit
@@ -65,56 +84,70 @@ def _placed(values, block, whole, K: tl.constexpr):
 
 
 @triton.jit
-def _row_sums(resident, C, h, scale, n, m, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr):
+def _sums(resident, C, h, scale, n, m, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr):
     """log₂ Σ_j 2^(h_j − scale·C_ij), (N,)."""
     if R == N:
-        return _log_sum(h[None, :] - resident * scale, 1)
+        return _sums_of_rows(resident, h, scale, L)
     sums = tl.zeros((N // R, R), resident.dtype)
     for block in range(N // R):
-        costs = _costs(C, block * R, n, m, R, M)
-        sums = _placed(_log_sum(h[None, :] - costs * scale, 1), block, sums, N // R)
+        costs = _costs(C, block * R, n, m, R, M, L)
+        sums = _placed(_sums_of_rows(costs, h, scale, L), block, sums, N // R)
     return tl.reshape(sums, (N,))
 
 
 @triton.jit
-def _sweep(resident, C, a, h, damping, scale, n, m, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr):
+def _sweep(
+    resident, C, a, h, damping, scale, n, m, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr
+):  # fmt: skip
     """Both softmins of a step: R_i = log₂ Σ_j 2^(h_j − scale·C_ij), and S_j = log₂ Σ_i 2^(u_i − scale·C_ij), where
     u = log₂ a − damping·R is what the rows send back."""
     if R == N:
-        rows = _log_sum(h[None, :] - resident * scale, 1)
+        rows = _sums_of_rows(resident, h, scale, L)
         sent = _log2(tl.load(a + tl.arange(0, N), mask=tl.arange(0, N) < n, other=0.0)) - damping * rows
-        return rows, _log_sum(sent[:, None] - resident * scale, 0)
+        return rows, tl.reshape(_log_sum(sent[None, :, None] - resident * scale, 1), (M,))
     sums = tl.zeros((N // R, R), resident.dtype)
-    top = tl.full((M,), float("-inf"), resident.dtype)
-    total = tl.zeros((M,), resident.dtype)
+    top = tl.full((M // L, L), float("-inf"), resident.dtype)
+    total = tl.zeros((M // L, L), resident.dtype)
     for block in range(N // R):
-        costs = _costs(C, block * R, n, m, R, M)
-        rows = _log_sum(h[None, :] - costs * scale, 1)
+        costs = _costs(C, block * R, n, m, R, M, L)
+        rows = _sums_of_rows(costs, h, scale, L)
         sums = _placed(rows, block, sums, N // R)
         numbers = block * R + tl.arange(0, R)
         sent = _log2(tl.load(a + numbers, mask=numbers < n, other=0.0)) - damping * rows
-        exponents = sent[:, None] - costs * scale
-        higher = tl.maximum(top, tl.max(exponents, 0))
+        exponents = sent[None, :, None] - costs * scale
+        higher = tl.maximum(top, tl.max(exponents, 1))
         base = tl.where(higher > float("-inf"), higher, 0.0)  # no row of this block or of those before has weight
-        total = total * tl.exp2(top - base) + tl.sum(tl.exp2(exponents - base[None, :]), 0)
+        total = total * tl.exp2(top - base) + tl.sum(tl.exp2(exponents - base[:, None, :]), 1)
         top = higher
-    return tl.reshape(sums, (N,)), top + tl.log2(total)
+    return tl.reshape(sums, (N,)), tl.reshape(top + tl.log2(total), (M,))
 
 
 @triton.jit
-def _log_target(log_weights, potential, rate):
-    """The wanted marginal, a·exp(−f/ρ), as a logarithm; ``rate`` is 1/(ρ ln 2), 0 where the marginal is hard."""
-    return log_weights - potential * rate
+def _log_target(log_weights, potential, rho):
+    """The marginal that is wanted where it is soft, a·exp(−f/ρ), as a logarithm."""
+    return log_weights - potential * (1 / (rho / _LOG2E)).to(potential.dtype)
 
 
 @triton.jit
-def _residual(log_weights, potential, raw, scale, rate):
+def _residual(weights, log_weights, potential, raw, scale, rho, SOFT: tl.constexpr):
     """See `Problem.residual`."""
-    logs = _log_target(log_weights, potential, rate)
-    has_mass = logs > float("-inf")
-    target = tl.exp2(logs - tl.max(logs, 0))
-    change = tl.where(has_mass, (potential - raw) * scale + potential * rate, 0.0)
-    return tl.sum(target * tl.abs(tl.exp2(change) - 1), 0) / tl.sum(target, 0)
+    change = (potential - raw) * scale
+    target = weights
+    if SOFT:
+        logs = _log_target(log_weights, potential, rho)
+        target = tl.exp2(logs - tl.max(logs, 0))
+        change += log_weights - logs
+    change = tl.exp2(tl.where(weights > 0, change, 0.0)) - 1
+    return tl.sum(target * tl.abs(change), 0) / tl.sum(target, 0)
+
+
+@triton.jit
+def _translated(g, raw_f, raw_g, log_a, log_b, damping_f, eps, rho_f, rho_g):
+    """See `Problem.translated`; what the rows send back moves along."""
+    columns, rows = _log_target(log_b, g, rho_g), _log_target(log_a, damping_f * raw_f, rho_f)
+    excess = (_log_sum(columns, 0) - _log_sum(rows, 0)).to(tl.float64) / _LOG2E
+    t = (excess / (1 / (rho_f + eps) + 1 / rho_g)).to(g.dtype)
+    return g + t, raw_f - t, raw_g + damping_f * t
 
 
 @triton.jit
@@ -145,6 +178,41 @@ def _value(a, b, f, g, eps, rho_f, rho_g, SOFT: tl.constexpr):
 
 
 @triton.jit
+def _store_side(out, entries, count, potential, raw):
+    """What a result holds of one side: the potential and its softmin."""
+    tl.store(out + entries, potential, mask=entries < count)
+    tl.store(out + count + entries, raw, mask=entries < count)
+
+
+@triton.jit
+def _history(metric, T: tl.constexpr):
+    """An empty history for vectors with this metric: Δx_j + β Δr_j and Δr_j (8, M), their inner products (8, 8), the
+    place of the newest pair, and how many of the newest pairs are valid."""
+    zeros, zero = tl.zeros((_DEPTH, metric.shape[0]), T), tl.full((), 0, tl.int32)
+    return zeros, zeros, tl.zeros((_DEPTH, _DEPTH), tl.float64), zero, zero
+
+
+@triton.jit
+def _appended(history, dx, r_change, metric, MIXING: tl.constexpr, MODULO_CONSTANTS: tl.constexpr):
+    """The history with one more pair in it, which does not count yet."""
+    mixed, dr, gram, newest, count = history
+    newest = (newest + 1) & (_DEPTH - 1)
+    new = tl.arange(0, _DEPTH) == newest
+    mixed = tl.where(new[:, None], (dx + r_change * MIXING)[None, :], mixed)
+    dr = tl.where(new[:, None], r_change[None, :], dr)
+    products = _products(dr, r_change, metric, MODULO_CONSTANTS)
+    gram = tl.where(new[:, None], products[None, :], tl.where(new[None, :], products[:, None], gram))
+    return mixed, dr, gram, newest, count
+
+
+@triton.jit
+def _counted(history, count):
+    """The history whose newest ``count`` pairs are valid: of a full one only the newest few are kept."""
+    mixed, dr, gram, newest, _ = history
+    return mixed, dr, gram, newest, tl.where(count == _DEPTH, _KEPT, count)
+
+
+@triton.jit
 def _centred(vector, metric, MODULO_CONSTANTS: tl.constexpr):
     vector = vector.to(tl.float64)
     if MODULO_CONSTANTS:
@@ -166,17 +234,6 @@ def _products(dr, vector, metric, MODULO_CONSTANTS: tl.constexpr):
 
 
 @triton.jit
-def _append(mixed, dr, gram, dx_new, dr_new, metric, newest, MIXING: tl.constexpr, MODULO_CONSTANTS: tl.constexpr):
-    """The history with the pair (Δx, Δr) in the place ``newest``."""
-    new = tl.arange(0, _DEPTH) == newest
-    mixed = tl.where(new[:, None], (dx_new + dr_new * MIXING)[None, :], mixed)
-    dr = tl.where(new[:, None], dr_new[None, :], dr)
-    products = _products(dr, dr_new, metric, MODULO_CONSTANTS)
-    gram = tl.where(new[:, None], products[None, :], tl.where(new[None, :], products[:, None], gram))
-    return mixed, dr, gram
-
-
-@triton.jit
 def _least_squares(gram, right, newest, count):
     """γ (8,) of the regularised normal equations of the ``count`` newest pairs, by Gauss-Jordan elimination."""
     places = tl.arange(0, _DEPTH)
@@ -188,19 +245,19 @@ def _least_squares(gram, right, newest, count):
     gamma = tl.where(valid, right, 0.0)
     for age in range(count):
         pivotal = places == ((newest - age) & (_DEPTH - 1))
-        row = tl.sum(tl.where(pivotal[:, None], A, 0.0), 0)
         column = tl.sum(tl.where(pivotal[None, :], A, 0.0), 1)
-        pivot = tl.sum(tl.where(pivotal, column, 0.0), 0)
-        row = row / pivot
-        known = tl.sum(tl.where(pivotal, gamma, 0.0), 0) / pivot
+        inverse = 1 / tl.sum(tl.where(pivotal, column, 0.0), 0)
+        row = tl.sum(tl.where(pivotal[:, None], A, 0.0), 0) * inverse
+        known = tl.sum(tl.where(pivotal, gamma, 0.0), 0) * inverse
         A = tl.where(pivotal[:, None], row[None, :], A - column[:, None] * row[None, :])
         gamma = tl.where(pivotal, known, gamma - column * known)
     return tl.where(valid & (tl.abs(gamma) < float("inf")), gamma, 0.0)
 
 
 @triton.jit
-def _step(mixed, dr, gram, r, metric, newest, count, MIXING: tl.constexpr, MODULO_CONSTANTS: tl.constexpr):
+def _anderson_step(history, r, metric, MIXING: tl.constexpr, MODULO_CONSTANTS: tl.constexpr):
     """The step from the point with residual r; β r where there is no history."""
+    mixed, dr, gram, newest, count = history
     step = r * MIXING
     if count > 0:
         gamma = _least_squares(gram, _products(dr, r, metric, MODULO_CONSTANTS), newest, count)
@@ -208,225 +265,207 @@ def _step(mixed, dr, gram, r, metric, newest, count, MIXING: tl.constexpr, MODUL
     return step
 
 
+@triton.jit
+def _ascended(ascent, history, g, r, dual, fall, unit, metric):
+    """`Ascent.next`: the next g, in which ``unit`` (1/ε) and ``r`` are of this step, and what to remember."""
+    g_ref, r_ref, best_dual, length, failed, plain, penalty = ascent
+    fell = (dual >= best_dual - fall) == 0
+    failed_again = fell & failed
+    referred = best_dual > float("-inf")
+    valid = tl.where(fell | (referred == 0), 0, history[4])
+    history = _appended(history, (g - g_ref) * unit, r - r_ref, metric, _MIXING, True)
+    history = _counted(history, tl.where(referred & (failed_again == 0), valid + 1, 0))
+    g_ref, r_ref = tl.where(fell, g_ref, g), tl.where(fell, r_ref, r)
+    best_dual = tl.where(dual > best_dual, dual, best_dual)
+    failed = fell & (failed_again == 0)
+    plain = tl.where(failed_again, penalty, tl.maximum(plain - 1, 0))
+    penalty = tl.where(failed_again, tl.minimum(2 * penalty, _PLAIN_STEPS), penalty)
+
+    step = _anderson_step(history, r_ref, metric, _MIXING, True)
+    last = tl.where(plain > 0, 0.0, length)
+    longest = tl.where(failed, last / 2, tl.maximum(last, _norm(r_ref, metric)) * _CAP)
+    wanted = _norm(step, metric)
+    extrapolate = (plain == 0) & (history[4] > 0)
+    length = tl.where(extrapolate, tl.minimum(wanted, longest), last)
+    shrink = tl.where(wanted > longest, longest.to(r.dtype) / wanted.to(r.dtype), 1.0)
+    move = tl.where(extrapolate, shrink * step, r_ref)
+    return g_ref + move / unit, (g_ref, r_ref, best_dual, length, failed, plain, penalty), history
+
+
+@triton.jit
+def _restarted(ascent, history, moved):
+    """`Ascent.restart`, if ε has moved."""
+    g_ref, r_ref, best_dual, length, failed, plain, penalty = ascent
+    best_dual, length = tl.where(moved, float("-inf"), best_dual), tl.where(moved, 0.0, length)
+    plain, penalty = tl.where(moved, 0, plain), tl.where(moved, 1, penalty)
+    ascent = g_ref, r_ref, best_dual, length, failed & (moved == 0), plain, penalty
+    return ascent, _counted(history, tl.where(moved, 0, history[4]))
+
+
+@triton.jit
+def _first_factor(eps, spread, most):
+    """The first ε, relative to the target: a power of 4, at most 4^most."""
+    factor = tl.full((), 1.0, tl.float64)
+    level = 0
+    while (factor * eps < spread * _FIRST) & (level < most):
+        factor *= 4
+        level += 1
+    return factor
+
+
+@triton.jit
+def _next_factor(factor, cold, level_steps, error, step, most, WARM: tl.constexpr):
+    """`Annealing.advance`: the next ε, relative to the target."""
+    done = (error <= _LEVEL_ERROR) | (level_steps + 1 >= _LEVEL_STEPS)
+    following = tl.where(done, tl.maximum(factor / 4, 1.0), factor)
+    if WARM:
+        following = tl.where(step > 0, following, tl.where(error <= _START_ERROR, factor, cold))
+    return tl.where(step + 1 >= most, 1.0, following)
+
+
 @triton.jit(do_not_specialize=["n", "m", "checks", "steps", "most"])
 def _accelerated(
-    C_all, a_all, b_all, starts, spreads, results, passes, history, n, m, checks, steps, most,
+    C, a, b, start, spread, results, passes, errors, n, m, checks, steps, most,
     eps: tl.float64, rho_f: tl.float64, rho_g: tl.float64, tol: tl.float64,
-    WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr,
+    WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
-    """A problem of two sides; ``most`` of its ``steps`` may be above the target ε."""
+    """A problem of two sides, of whose ``steps`` fewer than ``most`` are above the target ε."""
     problem = tl.program_id(0).to(tl.int64)
-    C, a_all, b_all = C_all + problem * n * m, a_all + problem * n, b_all + problem * m
-    rows, columns = tl.arange(0, N), tl.arange(0, M)
-    a = tl.load(a_all + rows, mask=rows < n, other=0.0)
-    b = tl.load(b_all + columns, mask=columns < m, other=0.0)
-    T = b.dtype
-    log_a, log_b, mass = _log2(a), _log2(b), tl.sum(a.to(tl.float64), 0)
-    metric = b.to(tl.float64) / tl.sum(b.to(tl.float64), 0)
-    spread = tl.load(spreads + problem).to(tl.float64)
-    resident = _costs(C, 0, n, m, R, M)
     eps, rho_f, rho_g = tl.full((), eps, tl.float64), tl.full((), rho_f, tl.float64), tl.full((), rho_g, tl.float64)
+    rows, columns = tl.arange(0, N), tl.arange(0, M)
+    C, a, b, errors = C + problem * n * m, a + problem * n, b + problem * m, errors + problem * checks
+    out_f = results + problem * (2 * n + 2 * m + 3)
+    out_g, numbers = out_f + 2 * n, out_f + 2 * n + 2 * m
+    resident = _costs(C, 0, n, m, R, M, L)
+    a_all, a = a, tl.load(a + rows, mask=rows < n, other=0.0)
+    b = tl.load(b + columns, mask=columns < m, other=0.0)
+    T: tl.constexpr = b.dtype
     UNIT: tl.constexpr = 2.0**-23 if T == tl.float32 else 2.0**-52
-
-    # The annealing: ε is `factor` times its target.
-    finite = spread < float("inf")
-    cold = tl.full((), 1.0, tl.float64)
-    level = 0
-    while (cold * eps < spread * _FIRST) & (level < most) & finite:
-        cold *= 4
-        level += 1
-    factor = tl.full((), 1.0, tl.float64) if WARM else cold
-    level_steps = 0
-
-    # The ascent.
+    log_a, log_b = _log2(a), _log2(b)
+    metric = b.to(tl.float64) / tl.sum(b.to(tl.float64), 0)
+    weight = 1 / (tl.sum(a.to(tl.float64), 0) * eps)
+    spread = tl.load(spread + problem).to(tl.float64)
+    tl.store(numbers + 2, spread.to(T))
     fall = spread / eps * (4 * UNIT) + _FALL
-    g = tl.zeros((M,), T)
-    if WARM:
-        g = tl.load(starts + problem * m + columns, mask=columns < m, other=0.0)
-    g_ref, r_ref = tl.zeros((M,), T), tl.zeros((M,), T)
-    best_dual = tl.full((), float("-inf"), tl.float64)
-    length = tl.full((), 0.0, tl.float64)
-    failed = tl.full((), 0, tl.int32) > 0
-    plain = 0
-    penalty = 1
-    mixed, dr = tl.zeros((_DEPTH, M), T), tl.zeros((_DEPTH, M), T)
-    gram = tl.zeros((_DEPTH, _DEPTH), tl.float64)
-    newest = 0
-    count = 0
+    target_scale, target_unit, target_eps = (1 / (eps / _LOG2E)).to(T), (eps / _LOG2E).to(T), eps.to(T)
 
-    best = tl.full((), float("inf"), T)
-    value = tl.full((), 0.0, tl.float64)
-    found = tl.full((), 0, tl.int32) > 0
-    f_out = results + problem * (2 * n + 2 * m + 3)
-    g_out = f_out + 2 * n
+    finite = spread < float("inf")
+    cold = _first_factor(eps, spread, tl.where(finite, most, 0)).to(T)
+    factor, g = cold, tl.zeros((M,), T)
+    if WARM:
+        factor, g = tl.full((), 1.0, T), tl.load(start + problem * m + columns, mask=columns < m, other=0.0)
+    level_steps = 0
+    zeros, zero = tl.zeros((M,), T), tl.full((), 0.0, tl.float64)
+    ascent = zeros, zeros, zero - float("inf"), zero, zero > 0, tl.full((), 0, tl.int32), tl.full((), 1, tl.int32)
+    history = _history(metric, T)
+    best, found = tl.full((), float("inf"), T), zero > 0
     step = 0
     running = finite & (steps > 0)
     while running:
-        eps_now = eps * factor
-        scale, unit = (1 / (eps_now / _LOG2E)).to(T), (eps_now / _LOG2E).to(T)
-        damping_f, damping_g = (1 / (1 + eps_now / rho_f)).to(T), (1 / (1 + eps_now / rho_g)).to(T)
-        row_sums, column_sums = _sweep(
-            resident, C, a_all, log_b + g * scale, damping_f, scale, n, m, N, M, R
-        )
-        raw_f, raw_g = -unit * row_sums, -unit * column_sums
-        rate_f, rate_g = (1 / (rho_f / _LOG2E)).to(T), (1 / (rho_g / _LOG2E)).to(T)
-        if SOFT:  # see Problem.translated
-            excess = _log_sum(_log_target(log_b, g, rate_g), 0) - _log_sum(_log_target(log_a, damping_f * raw_f, rate_f), 0)
-            t = (excess / _LOG2E / (1 / (rho_f + eps_now) + 1 / rho_g)).to(T)
-            g += t
-            raw_f -= t
-            raw_g += damping_f * t
+        scale, unit = target_scale / factor, target_unit * factor
+        damping_f, damping_g = tl.full((), 1.0, T), tl.full((), 1.0, T)
+        if SOFT:
+            eps_now = eps * factor.to(tl.float64)
+            damping_f, damping_g = (1 / (1 + eps_now / rho_f)).to(T), (1 / (1 + eps_now / rho_g)).to(T)
+        sums_f, sums_g = _sweep(resident, C, a_all, log_b + g * scale, damping_f, scale, n, m, N, M, R, L)
+        raw_f, raw_g = -unit * _spread(sums_f), -unit * _spread(sums_g)
+        if SOFT:
+            g, raw_f, raw_g = _translated(g, raw_f, raw_g, log_a, log_b, damping_f, eps_now, rho_f, rho_g)
         f, updated = damping_f * raw_f, damping_g * raw_g
-        error = _residual(log_b, g, raw_g, scale, rate_g)
+        error = _residual(b, log_b, g, raw_g, scale, rho_g, SOFT)
 
         at_target = factor == 1.0
-        tl.store(history + problem * checks + step, tl.where(at_target, error, float("nan")).to(tl.float32), mask=step < checks)
+        tl.store(errors + step, tl.where(at_target, error, float("nan")).to(tl.float32), mask=step < checks)
         better = at_target & (error <= best)
-        kept_n, kept_m = tl.where(better, n, 0), tl.where(better, m, 0)
-        tl.store(f_out + rows, f, mask=rows < kept_n)
-        tl.store(f_out + n + rows, raw_f, mask=rows < kept_n)
-        tl.store(g_out + columns, g, mask=columns < kept_m)
-        tl.store(g_out + m + columns, raw_g, mask=columns < kept_m)
-        best = tl.where(better, error, best)
-        found = found | better
+        best, found = tl.where(better, error, best), found | better
         if better:
-            value = _value(a, b, f, g, eps, rho_f, rho_g, SOFT)
+            _store_side(out_f, rows, n, f, raw_f)
+            _store_side(out_g, columns, m, g, raw_g)
+            tl.store(numbers + 1, _value(a, b, f, g, eps, rho_f, rho_g, SOFT).to(T))
 
-        # Ascent.next
-        eps_T = eps_now.to(T)
-        r = tl.where(b > 0, (updated - g) / eps_T, 0.0)
-        dual = (_gain(a, f, rho_f, SOFT) * (1 + eps_now / rho_f) + _gain(b, g, rho_g, SOFT)) / (eps_now * mass)
-        fell = (dual >= best_dual - fall) == 0
-        failed_again = fell & failed
-        referred = best_dual > float("-inf")
-        count = tl.where(fell | (referred == 0), 0, count)
-        newest = (newest + 1) & (_DEPTH - 1)
-        mixed, dr, gram = _append(
-            mixed, dr, gram, (g - g_ref) / eps_T, r - r_ref, metric, newest, _MIXING, True
-        )
-        count = tl.where(referred & (failed_again == 0), count + 1, 0)
-        count = tl.where(count == _DEPTH, _KEPT, count)
-        g_ref, r_ref = tl.where(fell, g_ref, g), tl.where(fell, r_ref, r)
-        best_dual = tl.where(dual > best_dual, dual, best_dual)
-        failed = fell & (failed_again == 0)
-        plain = tl.where(failed_again, penalty, tl.maximum(plain - 1, 0))
-        penalty = tl.where(failed_again, tl.minimum(2 * penalty, _PLAIN_STEPS), penalty)
-
-        move = _step(mixed, dr, gram, r_ref, metric, newest, count, _MIXING, True)
-        last = tl.where(plain > 0, 0.0, length)
-        longest = tl.where(failed, last / 2, tl.maximum(last, _norm(r_ref, metric)) * _CAP)
-        extrapolate = (plain == 0) & (count > 0)
-        move_length = _norm(move, metric)
-        length = tl.where(extrapolate, tl.minimum(move_length, longest), last)
-        shrink = tl.where(move_length > longest, longest / move_length, 1.0).to(T)
-        move = tl.where(extrapolate, shrink * move, r_ref)
-
-        # Annealing.advance
-        before = factor
-        done = (error <= _LEVEL_ERROR) | (level_steps + 1 >= _LEVEL_STEPS)
-        factor = tl.where(done, tl.maximum(factor / 4, 1.0), factor)
-        if WARM:
-            factor = tl.where(step > 0, factor, tl.where(error <= _START_ERROR, before, cold))
-        step += 1
-        factor = tl.where(step >= most, 1.0, factor)
-        moved = factor != before
+        gain_f, gain_g = _gain(a, f, rho_f, SOFT), _gain(b, g, rho_g, SOFT)
+        if SOFT:
+            gain_f *= 1 + eps_now / rho_f
+        inverse = 1 / (target_eps * factor)
+        r = tl.where(b > 0, (updated - g) * inverse, 0.0)
+        dual = (gain_f + gain_g) * weight / factor.to(tl.float64)
+        extrapolated, ascent, history = _ascended(ascent, history, g, r, dual, fall, inverse, metric)
+        following = _next_factor(factor, cold, level_steps, error, step, most, WARM)
+        moved = following != factor
+        ascent, history = _restarted(ascent, history, moved)
         level_steps = tl.where(moved, 0, level_steps + 1)
-        # Ascent.restart
-        count = tl.where(moved, 0, count)
-        best_dual = tl.where(moved, float("-inf"), best_dual)
-        length = tl.where(moved, 0.0, length)
-        failed = failed & (moved == 0)
-        plain = tl.where(moved, 0, plain)
-        penalty = tl.where(moved, 1, penalty)
-
-        g = tl.where(moved, updated, tl.where(b > 0, g_ref + eps_T * move, updated))
+        g = tl.where(moved, updated, tl.where(b > 0, extrapolated, updated))
+        factor = following
+        step += 1
         running = (step < steps) & ((best.to(tl.float64) <= tol) == 0)
 
-    numbers = g_out + 2 * m
     tl.store(numbers, best)
-    tl.store(numbers + 1, value.to(T))
-    tl.store(numbers + 2, spread.to(T))
-    tl.store(passes + problem, (2 * step).to(tl.int64))
-    tl.store(f_out + rows, tl.zeros((N,), T), mask=rows < tl.where(found, 0, n))
-    tl.store(f_out + n + rows, tl.zeros((N,), T), mask=rows < tl.where(found, 0, n))
-    tl.store(g_out + columns, tl.zeros((M,), T), mask=columns < tl.where(found, 0, m))
-    tl.store(g_out + m + columns, tl.zeros((M,), T), mask=columns < tl.where(found, 0, m))
+    tl.store(passes + problem, tl.full((), 2, tl.int64) * step)
+    if found == 0:
+        _store_side(out_f, rows, n, tl.zeros((N,), T), tl.zeros((N,), T))
+        _store_side(out_g, columns, m, zeros, zeros)
+        tl.store(numbers + 1, zero.to(T))
 
 
 @triton.jit(do_not_specialize=["n", "checks", "steps"])
 def _symmetric(
-    C_all, a_all, starts, spreads, results, passes, history, n, checks, steps,
+    C, a, start, spread, results, passes, errors, n, checks, steps,
     eps: tl.float64, rho: tl.float64, tol: tl.float64,
-    WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, R: tl.constexpr,
+    WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
     """A problem whose two sides are the same."""
     problem = tl.program_id(0).to(tl.int64)
-    C = C_all + problem * n * n
+    eps, rho = tl.full((), eps, tl.float64), tl.full((), rho, tl.float64)
     rows = tl.arange(0, N)
-    a = tl.load(a_all + problem * n + rows, mask=rows < n, other=0.0)
-    T = a.dtype
+    C, errors, out = C + problem * n * n, errors + problem * checks, results + problem * (2 * n + 3)
+    numbers = out + 2 * n
+    resident = _costs(C, 0, n, n, R, N, L)
+    a = tl.load(a + problem * n + rows, mask=rows < n, other=0.0)
+    T: tl.constexpr = a.dtype
     log_a = _log2(a)
     metric = a.to(tl.float64) / tl.sum(a.to(tl.float64), 0)
-    spread = tl.load(spreads + problem).to(tl.float64)
-    resident = _costs(C, 0, n, n, R, N)
-    eps, rho = tl.full((), eps, tl.float64), tl.full((), rho, tl.float64)
-    scale, unit, eps_T = (1 / (eps / _LOG2E)).to(T), (eps / _LOG2E).to(T), eps.to(T)
+    spread = tl.load(spread + problem).to(tl.float64)
+    tl.store(numbers + 2, spread.to(T))
+    scale, unit, inverse = (1 / (eps / _LOG2E)).to(T), (eps / _LOG2E).to(T), (1 / eps).to(T)
     damping = (1 / (1 + eps / rho)).to(T)
-    rate = (1 / (rho / _LOG2E)).to(T)
 
-    f = tl.zeros((N,), T)
+    zeros = tl.zeros((N,), T)
+    f = zeros
     if WARM:
-        f = tl.load(starts + problem * n + rows, mask=rows < n, other=0.0)
-    last_f, last_r = tl.zeros((N,), T), tl.zeros((N,), T)
-    last_error = tl.full((), float("inf"), T)
-    averaging = tl.full((), 0, tl.int32) > 0
-    mixed, dr = tl.zeros((_DEPTH, N), T), tl.zeros((_DEPTH, N), T)
-    gram = tl.zeros((_DEPTH, _DEPTH), tl.float64)
-    newest = 0
-    count = 0
-
+        f = tl.load(start + problem * n + rows, mask=rows < n, other=0.0)
+    last_f, last_r, last_error = zeros, zeros, tl.full((), float("inf"), T)
+    history = _history(metric, T)
     best = tl.full((), float("inf"), T)
-    value = tl.full((), 0.0, tl.float64)
-    found = tl.full((), 0, tl.int32) > 0
-    f_out = results + problem * (2 * n + 3)
+    averaging, found = best < 0, best < 0
     step = 0
     running = (spread < float("inf")) & (steps > 0)
     while running:
-        raw = -unit * _row_sums(resident, C, log_a + f * scale, scale, n, n, N, N, R)
+        raw = -unit * _spread(_sums(resident, C, log_a + f * scale, scale, n, n, N, N, R, L))
         updated = damping * raw
         f = tl.where(a > 0, f, updated)
-        error = 2 * _residual(log_a, f, raw, scale, rate)
+        error = 2 * _residual(a, log_a, f, raw, scale, rho, SOFT)
 
-        tl.store(history + problem * checks + step, error.to(tl.float32), mask=step < checks)
+        tl.store(errors + step, error.to(tl.float32), mask=step < checks)
         better = error <= best
-        kept_n = tl.where(better, n, 0)
-        tl.store(f_out + rows, f, mask=rows < kept_n)
-        tl.store(f_out + n + rows, raw, mask=rows < kept_n)
-        best = tl.where(better, error, best)
-        found = found | better
+        best, found = tl.where(better, error, best), found | better
         if better:
-            value = _value(a, a, damping * raw, f, eps, rho, rho, SOFT)
+            _store_side(out, rows, n, f, raw)
+            tl.store(numbers + 1, _value(a, a, damping * raw, f, eps, rho, rho, SOFT).to(T))
 
-        r = (updated - f) / eps_T
+        r = (updated - f) * inverse
         averaging = averaging | (error > last_error)
-        newest = (newest + 1) & (_DEPTH - 1)
-        mixed, dr, gram = _append(
-            mixed, dr, gram, (f - last_f) / eps_T, r - last_r, metric, newest, _SELF_MIXING, False
-        )
-        count = tl.where(averaging | (step == 0), 0, count + 1)
-        count = tl.where(count == _DEPTH, _KEPT, count)
+        history = _appended(history, (f - last_f) * inverse, r - last_r, metric, _SELF_MIXING, False)
+        history = _counted(history, tl.where(averaging | (step == 0), 0, history[4] + 1))
         last_f, last_r, last_error = f, r, error
-        f += eps_T * _step(mixed, dr, gram, r, metric, newest, count, _SELF_MIXING, False)
+        f += _anderson_step(history, r, metric, _SELF_MIXING, False) / inverse
         step += 1
         running = (step < steps) & ((best.to(tl.float64) <= tol) == 0)
 
-    numbers = f_out + 2 * n
     tl.store(numbers, best)
-    tl.store(numbers + 1, value.to(T))
-    tl.store(numbers + 2, spread.to(T))
-    tl.store(passes + problem, step.to(tl.int64))
-    tl.store(f_out + rows, tl.zeros((N,), T), mask=rows < tl.where(found, 0, n))
-    tl.store(f_out + n + rows, tl.zeros((N,), T), mask=rows < tl.where(found, 0, n))
+    tl.store(passes + problem, tl.full((), 1, tl.int64) * step)
+    if found == 0:
+        _store_side(out, rows, n, zeros, zeros)
+        tl.store(numbers + 1, tl.full((), 0.0, T))
 
 
 def solve_small(
@@ -436,38 +475,44 @@ def solve_small(
     spread: Tensor,
     eps: float,
     rho: tuple[float, float],
+    *,
     symmetric: bool,
     start: Tensor | None,
     tol: float,
     max_passes: int,
     checks: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Solve a batch of problems with costs C (B, n, m), weights a (B, n) and b (B, m) and the given spreads (B,).
+    """Solve a batch of problems with costs C (B, n, m), weights a (B, n) and b (B, m) and the spreads (B,) of the costs.
+
+    ``start`` is a potential g (B, m) to start from.
 
     Returns the results (B, k), of each problem f (n), raw_f (n), g (m), raw_g (m), the marginal error, the dual value
     and the spread of the cost, where g and raw_g are left out if the problem is symmetric; then the passes (B,), int64,
     and the errors at the first ``checks`` convergence tests (B, checks), float32, NaN above the target ε.
     """
-    batch, n, m = C.shape
-    sides = 2 * n if symmetric else 2 * (n + m)
-    results = C.new_empty(batch, sides + 3)
-    passes = torch.empty(batch, dtype=torch.int64, device=C.device)
-    history = torch.empty(batch, checks, dtype=torch.float32, device=C.device)
-    N, M = (max(16, triton.next_power_of_2(count)) for count in (n, m))
-    R = min(N, RESIDENT // (M * C.element_size()))
-    options = {"num_warps": max(1, min(16, R * M * C.element_size() // 4096)), "enable_fp_fusion": True}
     C, a, b = C.contiguous(), a.contiguous(), b.contiguous()
-    start = None if start is None else start.contiguous()
-    given, soft = (spread if start is None else start), rho[0] < float("inf")
+    batch, n, m = C.shape
+    results = C.new_empty(batch, 2 * n + 3 if symmetric else 2 * (n + m) + 3)
+    passes = torch.empty(batch, dtype=torch.int64, device=C.device)
+    errors = torch.empty(batch, checks, dtype=torch.float32, device=C.device)
+    outputs = results, passes, errors
+    given = (spread if start is None else start.contiguous()), spread  # a start that is not there is not read
+    switches = start is not None, rho[0] < float("inf")
+    N, M, R, L, options = _tiling(n, m, C.element_size())
     with torch.cuda.device_of(C):
         if symmetric:
-            _symmetric[(batch,)](
-                C, a, given, spread, results, passes, history, n, checks, max_passes,
-                eps, rho[0], tol, start is not None, soft, N, R, **options,
-            )  # fmt: skip
+            limits = n, checks, max_passes, eps, rho[0], tol
+            _symmetric[(batch,)](C, a, *given, *outputs, *limits, *switches, N, R, L, **options)
         else:
-            _accelerated[(batch,)](
-                C, a, b, given, spread, results, passes, history, n, m, checks, max(1, max_passes // 2),
-                max(0, max_passes // 4 - 1), eps, *rho, tol, start is not None, soft, N, M, R, **options,
-            )  # fmt: skip
-    return results, passes, history
+            limits = n, m, checks, max(1, max_passes // 2), max(0, max_passes // 4 - 1), eps, *rho, tol
+            _accelerated[(batch,)](C, a, b, *given, *outputs, *limits, *switches, N, M, R, L, **options)
+    return outputs
+
+
+def _tiling(n: int, m: int, size: int) -> tuple[int, int, int, int, dict[str, Any]]:
+    """The rows and columns of the padded problem, the rows of a tile, the columns that lie side by side in a warp, and
+    how to compile: 16 KB of a tile a warp, in 64 registers each thread at most."""
+    N, M = (max(16, triton.next_power_of_2(count)) for count in (n, m))
+    R = min(N, RESIDENT // (M * size))
+    warps = max(1, min(8, R * M * size // 4096))
+    return N, M, R, min(M, 16), {"num_warps": warps, "enable_fp_fusion": True}
