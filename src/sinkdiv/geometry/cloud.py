@@ -7,9 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sinkdiv.costs import LOW_DIMENSION, Cost
+from sinkdiv.costs import Cost
 from sinkdiv.geometry.protocol import Geometry
-from sinkdiv.kernels import Pairs, PointPairs, native, of_matrix, of_points
+from sinkdiv.kernels import Pairs, PointPairs, forms_fast, native, of_matrix, of_points
 
 #: A cost matrix of at most this many entries is formed once and kept, where forming it again would cost more.
 KEPT_ENTRIES = 2**22
@@ -55,9 +55,7 @@ class CloudGeometry(Geometry):
 
     def pairs(self, side: int) -> Pairs:
         batch, n, m = self.shape
-        # In low dimension the native kernels form a cost about as fast as they load it.
-        forms_fast = native.serves(self._given[0]) and self._given[0].shape[-1] <= LOW_DIMENSION
-        if forms_fast or batch * n * m > KEPT_ENTRIES:
+        if forms_fast(self._given[0]) or batch * n * m > KEPT_ENTRIES:
             return self._of_points(side)
         if not self._kept_pairs:
             C = self._of_points(0).costs()
@@ -73,8 +71,9 @@ class CloudGeometry(Geometry):
         return native.Pairs(x, y, self.cost) if native.serves(x) and native.knows(self.cost) else None
 
     def _of_points(self, side: int) -> PointPairs:
-        if side not in self._point_pairs:
-            self._point_pairs[side] = of_points(*self._sides(side), self.cost)
+        if not self._point_pairs:
+            pairs = of_points(self.x, self.y, self.cost)
+            self._point_pairs = {0: pairs, 1: pairs if self.symmetric else pairs.swapped()}
         return self._point_pairs[side]
 
     def spread(self) -> Tensor:

@@ -7,16 +7,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sinkdiv.costs import Cost
-from sinkdiv.kernels import native, reference
+from sinkdiv.costs import LOW_DIMENSION, Cost
+from sinkdiv.kernels import native, reference, triton
 
-__all__ = ["Pairs", "PointPairs", "describe", "native", "of_matrix", "of_points", "reference"]
+__all__ = ["Pairs", "PointPairs", "describe", "native", "of_matrix", "of_points", "reference", "triton"]
 
 
 class Pairs(Protocol):
     """Reductions over the pairs of each problem of a batch; `reference` defines them."""
 
     def softmin(self, h: Tensor, eps: Tensor) -> Tensor: ...
+    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor: ...
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor: ...
     def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor: ...
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor: ...
@@ -32,6 +33,7 @@ class Pairs(Protocol):
 class PointPairs(Pairs, Protocol):
     """Those of points have derivatives in the points besides."""
 
+    def swapped(self) -> PointPairs: ...
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor: ...
     def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor: ...
     def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -40,16 +42,33 @@ class PointPairs(Pairs, Protocol):
     ) -> Tensor: ...
 
 
-def of_points(x: Tensor, y: Tensor, cost: Cost) -> PointPairs:
-    """The pairs of x (B, n, d) and y (B, m, d)."""
-    return native.Pairs(x, y, cost) if native.serves(x) and native.knows(cost) else reference.Pairs(x, y, cost)
+def of_points(
+    x: Tensor, y: Tensor, cost: Cost, *, precision: str = "high", counts: tuple[Tensor, Tensor] | None = None
+) -> PointPairs:
+    """The pairs of x (B, n, d) and y (B, m, d).
+
+    ``precision`` is that of matrix products on GPUs (`sinkdiv.kernels.triton.operands`). ``counts`` (B,) tell how many
+    rows and columns of each problem are real; the others have no weight, and kernels may pass over them.
+    """
+    if native.serves(x) and native.knows(cost):
+        return native.Pairs(x, y, cost)
+    if triton.serves(x):
+        return triton.of_points(x, y, cost, precision=precision, counts=counts)
+    return reference.Pairs(x, y, cost)
 
 
 def of_matrix(C: Tensor, *, forbids: bool = False) -> Pairs:
     """The pairs whose costs are C (B, n, m); ``forbids`` tells whether some are +∞."""
+    if triton.serves(C) and not forbids:
+        return triton.of_matrix(C)
     if forbids:
         return reference.ForbiddingPairs(C)
     return native.MatrixPairs(C) if native.serves(C) else reference.MatrixPairs(C)
+
+
+def forms_fast(points: Tensor) -> bool:
+    """Whether costs between such points are formed about as fast as they are loaded."""
+    return points.shape[-1] <= LOW_DIMENSION and (native.serves(points) or triton.serves(points))
 
 
 def describe() -> list[tuple[str, str]]:
@@ -60,8 +79,11 @@ def describe() -> list[tuple[str, str]]:
     else:
         cpu = plain + ": the native extension was not built"
     devices = [("cpu", cpu)]
-    if torch.cuda.is_available():
-        devices += [(f"cuda:{i} ({torch.cuda.get_device_name(i)})", plain) for i in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        devices.append(("mps", plain))
+    for index in range(torch.cuda.device_count()):
+        name = f"cuda:{index} ({torch.cuda.get_device_name(index)})"
+        missing = triton.missing(torch.device("cuda", index))
+        devices.append((name, f"{plain}: {missing}" if missing else f"fused (Triton {triton.version()})"))
+    for kind in ("mps", "xpu"):
+        if getattr(torch, kind).is_available():
+            devices.append((kind, plain))
     return devices

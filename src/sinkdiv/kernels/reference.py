@@ -33,6 +33,10 @@ class _Reductions(ABC):
     def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
         return softmin(self.tiles(), h, eps)
 
+    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
+        """The same; ``near`` (B, n) is a guess of it, of which a kernel may make use."""
+        return self.softmin(h, eps)
+
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
         return plan_product(self.tiles(), u, h, eps, v)
 
@@ -68,6 +72,10 @@ class Pairs(_Reductions):
 
     def tiles(self) -> Iterator[Tile]:
         return cloud_tiles(self._x, self._y, self._cost)
+
+    def swapped(self) -> Pairs:
+        """The pairs of y and x."""
+        return Pairs(self._y, self._x, self._cost)
 
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         return plan_gradient(self.tiles(), u, h, eps, self._x, self._y, self._cost)

@@ -53,6 +53,10 @@ class _Reductions:
         self._call(_native.softmin, (h, eps), (out,))
         return out
 
+    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
+        """The same: here a guess of it saves nothing."""
+        return self.softmin(h, eps)
+
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
         """P v, (B, n, k), for v (B, m, k)."""
         out = self._empty(*self._shape[:2], v.shape[2])
@@ -123,12 +127,16 @@ class Pairs(_Reductions):
     """The pairs of x (B, n, d) and y (B, m, d) under a cost that this module `knows`."""
 
     def __init__(self, x: Tensor, y: Tensor, cost: Cost) -> None:
-        self.x, self._y = x.contiguous(), y.contiguous()
+        self.x, self._y, self._cost = x.contiguous(), y.contiguous(), cost
         self._shape, self._dtype = (x.shape[0], x.shape[1], y.shape[1]), x.dtype
         self._batch = _native.Batch(
             self.x.data_ptr(), self._y.data_ptr(), *self._shape, x.shape[2], isinstance(cost, Euclidean),
             torch.get_num_threads(),
         )  # fmt: skip
+
+    def swapped(self) -> Pairs:
+        """The pairs of y and x."""
+        return Pairs(self._y, self.x, self._cost)
 
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""

@@ -6,10 +6,18 @@ Where it is missing, `available` is False and the reference serves.
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import version as package_version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from sinkdiv.costs import Cost
+
+if TYPE_CHECKING:
+    from sinkdiv.kernels.triton.pairs import Counts, MatrixPairs, Pairs
 
 available = find_spec("triton") is not None
 
@@ -21,8 +29,33 @@ CAPABILITY = (8, 0)
 
 def serves(tensor: Tensor) -> bool:
     """Whether data of this kind can be reduced here."""
-    return available and tensor.is_cuda and tensor.dtype in DTYPES and _capable(tensor.device)
+    return tensor.is_cuda and tensor.dtype in DTYPES and missing(tensor.device) is None
 
 
-def _capable(device: torch.device) -> bool:
-    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= CAPABILITY
+@cache
+def missing(device: torch.device) -> str | None:
+    """What a CUDA (or ROCm) device lacks to be served, or None."""
+    if not available:
+        return "Triton is not installed"
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < CAPABILITY:
+        return "Triton needs compute capability {}.{}".format(*CAPABILITY)
+    return None
+
+
+def version() -> str:
+    """Triton's version."""
+    return package_version("triton")
+
+
+def of_points(x: Tensor, y: Tensor, cost: Cost, *, precision: str, counts: Counts | None) -> Pairs:
+    """The pairs of x (B, n, d) and y (B, m, d), of which the first ``counts`` of each problem are real."""
+    from sinkdiv.kernels.triton.pairs import Pairs
+
+    return Pairs(x, y, cost, precision=precision, counts=counts)
+
+
+def of_matrix(C: Tensor) -> MatrixPairs:
+    """The pairs whose costs are C (B, n, m), of any strides; some may be +∞."""
+    from sinkdiv.kernels.triton.pairs import MatrixPairs
+
+    return MatrixPairs(C)

@@ -1,0 +1,194 @@
+"""What the kernels read of points and of matrices, and how they cut it into tiles.
+
+Squared distances in more than a few dimensions are matrix products of centred coordinates, on tensor cores. ``"high"``
+writes each coordinate as the sum of two float16 numbers (22 bits, after a power of two has brought the largest near the
+top of their range) and multiplies three times; ``"tf32"`` rounds coordinates to 11 bits and multiplies once. Norms are
+those of the rounded points, so that a cost is the exact one of points that have moved by a relative 2⁻²³ or 2⁻¹²
+(docs/decisions/0013).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sinkdiv.costs import LOW_DIMENSION, Cost, Euclidean, SquaredEuclidean
+from sinkdiv.kernels.triton.tiles import Form, Function
+
+#: Up to this dimension a program keeps all coordinates of its rows; beyond it takes so many at a time.
+KEPT_DIMENSION = 128
+CHUNK = 64
+
+#: The largest coordinate is brought below 2 to this power, half of what float16 holds.
+TOP = 15
+
+#: The powers of two that do it are no larger than 2 to this power, nor smaller than its inverse.
+LARGEST_SHIFT = 60
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns of a tile, the warps that share it, and how many loads are under way."""
+
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+
+    @property
+    def options(self) -> dict[str, int | bool]:
+        """How a kernel with such tiles is compiled and launched."""
+        return {
+            "BM": self.rows, "BN": self.columns, "num_warps": self.warps, "num_stages": self.stages,
+            "enable_fp_fusion": True,
+        }  # fmt: skip
+
+
+#: For sums over the columns, by form and by whether numbers are float64. The first tile whose shared memory the device
+#: has is taken. Registers, instructions: docs/decisions/0013.
+SUM_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
+    (Form.DIFFERENCES, False): (Tile(64, 64, 4, 2),),
+    (Form.LOOP, False): (Tile(64, 64, 4, 2),),
+    (Form.MATRIX, False): (Tile(32, 128, 4, 3),),
+    (Form.HALVES, False): (Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
+    (Form.ROUNDED, False): (Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
+    (Form.DIFFERENCES, True): (Tile(32, 64, 4, 2),),
+    (Form.LOOP, True): (Tile(32, 64, 4, 2),),
+    (Form.MATRIX, True): (Tile(32, 64, 4, 3),),
+}
+
+#: For products, which hold a second tile, and a result of many columns.
+PRODUCT_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
+    (Form.DIFFERENCES, False): (Tile(64, 32, 4, 2),),
+    (Form.LOOP, False): (Tile(64, 32, 4, 2), Tile(32, 32, 4, 2)),
+    (Form.MATRIX, False): (Tile(32, 64, 4, 2), Tile(32, 32, 4, 2)),
+    (Form.HALVES, False): (Tile(128, 32, 8, 2), Tile(64, 32, 4, 2), Tile(32, 32, 4, 1)),
+    (Form.ROUNDED, False): (Tile(128, 32, 8, 2), Tile(64, 32, 4, 2), Tile(32, 32, 4, 1)),
+    (Form.DIFFERENCES, True): (Tile(32, 32, 4, 2),),
+    (Form.LOOP, True): (Tile(32, 32, 4, 1),),
+    (Form.MATRIX, True): (Tile(32, 32, 4, 1),),
+}
+
+
+class Points:
+    """Points (B, n, d) as the kernels read them; each layout is made when it is first asked for."""
+
+    def __init__(self, points: Tensor, precision: str) -> None:
+        self.points, self._precision = points.contiguous(), precision
+
+    @cached_property
+    def planar(self) -> Tensor:
+        """(B, d, n): coordinate by coordinate."""
+        return planar(self.points)
+
+    @cached_property
+    def padded(self) -> Tensor:
+        """(B, n, D), with zeros for coordinates that are none."""
+        return torch.nn.functional.pad(self.points, (0, padded_dimension(self.points.shape[2]) - self.points.shape[2]))
+
+    @cached_property
+    def factor(self) -> Tensor:
+        """The power of two (B,) that coordinates in float16 carry."""
+        largest = self.points.abs().amax((1, 2))
+        shift = (TOP - torch.frexp(largest).exponent).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
+        return torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), shift), 1.0)
+
+    @cached_property
+    def products(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(high, low, norms): the operands of products, and |x|² (B, n) of the points that they stand for."""
+        if self._precision == "tf32":
+            rounded = rounded_to_tf32(self.padded)
+            return rounded, rounded, _norms(rounded.double())
+        factor = self.factor[:, None, None]
+        scaled = self.padded * factor
+        high = scaled.half()
+        low = (scaled - high).half()
+        return high, low, _norms((high.double() + low.double()) / factor)
+
+
+def planar(points: Tensor) -> Tensor:
+    """Points (B, n, d) coordinate by coordinate, (B, d, n)."""
+    return points.mT.contiguous()
+
+
+def padded_dimension(d: int) -> int:
+    """As many coordinates as the tiles of products take."""
+    return 2 ** max(4, math.ceil(math.log2(d))) if d <= KEPT_DIMENSION else math.ceil(d / CHUNK) * CHUNK
+
+
+def rounded_to_tf32(values: Tensor) -> Tensor:
+    """float32 numbers rounded to the 11 significant bits of TF32, to nearest, ties to even."""
+    bits = values.view(torch.int32)
+    half = 0xFFF + ((bits >> 13) & 1)
+    return ((bits + half) & ~0x1FFF).view(torch.float32)
+
+
+def _norms(points: Tensor) -> Tensor:
+    return points.square().sum(-1).float()
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What every kernel is given of the pairs of a batch (B, n, m), besides its own vectors."""
+
+    form: Form
+    function: Function
+    power: float
+    shape: tuple[int, int, int]
+    dimension: int
+    pointers: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+    scales: Tensor
+    strides: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def wide(self) -> bool:
+        return self.pointers[0].dtype == torch.float64
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """(n, m, d)."""
+        return self.shape[1], self.shape[2], self.dimension
+
+    @property
+    def constants(self) -> dict[str, object]:
+        """What kernels are specialised for."""
+        kept = self.form < Form.HALVES or self.dimension <= KEPT_DIMENSION
+        few = self.form == Form.DIFFERENCES or (kept and self.form >= Form.HALVES)
+        return {
+            "FORM": int(self.form), "FUNCTION": int(self.function), "POWER": self.power,
+            "D": self.dimension if few else CHUNK, "RESIDENT": kept,
+        }  # fmt: skip
+
+
+def of_points(x: Points, y: Points, cost: Cost, precision: str) -> Operands:
+    """The operands for a cost between points."""
+    (batch, n, d), m = x.points.shape, y.points.shape[1]
+    shape, function, power = (batch, n, m), function_of(cost), float(cost.exponent)
+    ones = torch.ones(batch, dtype=torch.float32, device=x.points.device)
+    if isinstance(cost, SquaredEuclidean) and d > LOW_DIMENSION and x.points.dtype == torch.float32:
+        tf32 = precision == "tf32"
+        scales = -2 * ones if tf32 else -2 / (x.factor * y.factor)
+        form = Form.ROUNDED if tf32 else Form.HALVES
+        return Operands(form, function, power, shape, padded_dimension(d), (*x.products, *y.products), scales)
+    form = Form.DIFFERENCES if d <= LOW_DIMENSION else Form.LOOP
+    left, right = x.planar, y.planar
+    return Operands(form, function, power, shape, d, (left, left, left, right, right, right), ones)
+
+
+def of_matrix(C: Tensor) -> Operands:
+    """The operands of a stored matrix (B, n, m) of any strides."""
+    batch, n, m = C.shape
+    ones = torch.ones(batch, dtype=torch.float32, device=C.device)
+    strides = (C.stride(0), C.stride(1), C.stride(2))
+    return Operands(Form.MATRIX, Function.SQUARE, 2.0, (batch, n, m), 1, (C, C, C, C, C, C), ones, strides)
+
+
+def function_of(cost: Cost) -> Function:
+    """The cost as a function of the squared distance."""
+    if isinstance(cost, SquaredEuclidean):
+        return Function.SQUARE
+    return Function.ROOT if isinstance(cost, Euclidean) else Function.POWER

@@ -1,0 +1,129 @@
+"""Sums Σ_j w_ij v_j, and Σ_j w_ij (p_i − q_j), over the pairs of a plan: its products and gradients.
+
+The second form is that of gradients. In few coordinates differences are summed as they are; in many, Σ_j w_ij q_j is a
+matrix product, taken from p_i Σ_j w_ij. A program makes some columns of the result; a result of many columns forms the
+weights anew for each such group of columns.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import triton
+import triton.language as tl
+
+from sinkdiv.kernels.triton.tiles import (
+    INF,
+    LN2,
+    LOG2E,
+    bends,
+    costs,
+    costs_of_squares,
+    difference_products,
+    entries,
+    operands_of,
+    own_points,
+    program_columns,
+    program_rows,
+    sizes_of,
+    slopes,
+    squares,
+)
+
+
+class Weight(enum.IntEnum):
+    """w_ij; φ and ψ are the cost's slope and bend (`tiles`), D_ij = (x_i − y_j)·(dx_i − dy_j)."""
+
+    PLAN = 0  # P_ij
+    GRADIENT = 1  # P_ij φ_ij
+    WEIGHTED = 2  # P_ij (s_i + t_j + log P_ij) φ_ij
+    TANGENT = 3  # P_ij [(s_i + t_j − φ_ij D_ij/ε) φ_ij + ψ_ij D_ij]
+
+
+PLAN = tl.constexpr(int(Weight.PLAN))
+GRADIENT = tl.constexpr(int(Weight.GRADIENT))
+WEIGHTED = tl.constexpr(int(Weight.WEIGHTED))
+TANGENT = tl.constexpr(int(Weight.TANGENT))
+
+
+@triton.jit(do_not_specialize=["n", "m", "d", "width", "columns", "blocks"])
+def products_kernel(
+    x, x_low, x_norm, y, y_low, y_norm, u, h, s, t, p, q, xs, ys, dxs, dys, eps, row_counts, col_counts, scales,
+    results, n, m, d, width, columns, blocks, batch_stride, row_stride, col_stride,
+    FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
+    WEIGHT: tl.constexpr, BY_DIFFERENCES: tl.constexpr, MINUS: tl.constexpr, PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """COLUMNS columns of the result of a block of rows, over one part of the pairs; ``results`` are (parts, B, n, k).
+
+    With p and q laid out as (B, k, n) and (B, k, m) differences are summed BY_DIFFERENCES. Else q is (B, m, k), and if
+    MINUS the product with it is taken from p (B, n, k) times the sum of the weights.
+    """
+    b, rows = program_rows(row_counts, blocks, BM)
+    first, last = program_columns(col_counts, b, BN)
+    sizes, strides = sizes_of(n, m, d, FORM, D, RESIDENT), (row_stride, col_stride)
+    operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
+    scale = tl.load(scales + b)
+    own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
+    lanes, wide, k = tl.arange(0, BN), width.to(tl.int64), columns.to(tl.int64)
+    h, t, p, q = h + b * m, t + b * m, p + b * n * k, q + b * m * k
+    moves = xs + b * n * wide, ys + b * m * wide, dxs + b * n * wide, dys + b * m * wide
+    eps_b = tl.load(eps + b)
+    kappa = LOG2E / eps_b
+    its_u = LOG2E * entries(u + b * n, rows, -INF)
+    its_s = entries(s + b * n, rows, 0.0)
+    group = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    result = tl.zeros((BM, COLUMNS), eps_b.dtype)
+    mass = tl.zeros((BM,), eps_b.dtype)
+    for start in range(first, last, BN):
+        cols = start, lanes, start + lanes < last
+        scores = LOG2E * entries(h, cols, -INF)
+        if WEIGHT == PLAN:
+            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
+        else:
+            S = squares(own, operands, sizes, scale, rows, cols, FORM, D, RESIDENT)
+            C = costs_of_squares(S, POWER, FUNCTION)
+        z = (its_u[:, None] + scores[None, :]) - kappa * C
+        w = tl.exp2(z)
+        if WEIGHT == GRADIENT:
+            w *= slopes(S, POWER, FUNCTION)
+        elif WEIGHT == WEIGHTED:
+            factor = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) + LN2 * z
+            w = tl.where(w > 0, w * factor * slopes(S, POWER, FUNCTION), 0.0)
+        elif WEIGHT == TANGENT:
+            movement = difference_products(moves, (sizes[0], sizes[1], wide), rows, cols)
+            slope = slopes(S, POWER, FUNCTION)
+            change = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) - slope * movement / eps_b
+            w = tl.where(w > 0, w * (change * slope + bends(S, POWER, FUNCTION) * movement), 0.0)
+        if BY_DIFFERENCES:
+            for j in range(columns):
+                differences = (
+                    entries(p + sizes[0] * j, rows, 0.0)[:, None] - entries(q + sizes[1] * j, cols, 0.0)[None, :]
+                )
+                result += tl.where(group[None, :] == j, tl.sum(w * differences, 1)[:, None], 0.0)
+        else:
+            values = block_of(q, k, cols, group)
+            result = tl.dot(w, values, result, input_precision=PRECISION, out_dtype=result.dtype)
+            if MINUS:
+                mass += tl.sum(w, 1)
+    if MINUS and not BY_DIFFERENCES:
+        result = mass[:, None] * block_of(p, k, rows, group) - result
+    part = tl.program_id(1) * (tl.num_programs(0) // blocks).to(tl.int64) * n
+    corner = results + (b * n + part + rows[0]) * k
+    tl.store(
+        corner + (rows[1].to(tl.int64)[:, None] * k + group[None, :]),
+        result,
+        mask=rows[2][:, None] & (group < k)[None, :],
+    )
+
+
+@triton.jit
+def block_of(values, k, places, group):
+    """Some rows and columns of values laid out as (·, k)."""
+    first, lanes, mask = places
+    corner = values + tl.cast(first, tl.int64) * k
+    return tl.load(
+        corner + (lanes.to(tl.int64)[:, None] * k + group[None, :]),
+        mask=mask[:, None] & (group < k)[None, :],
+        other=0.0,
+    )

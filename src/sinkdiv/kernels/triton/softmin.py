@@ -1,0 +1,134 @@
+"""The softmin −ε log Σ_j exp(h_j − C_ij/ε), and its limit min_j (C_ij − g_j).
+
+With a guess w of the answer the sum Σ_j exp(h_j + (w_i − C_ij)/ε) needs no running maximum, hence neither a reduction
+nor a rescaling for each tile. It is right if it stays well within the range of float32; a program whose sums do not,
+for the guess was poor, begins again with a maximum. So no guess is trusted, and nobody on the host need look.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from sinkdiv.kernels.triton.tiles import (
+    INF,
+    LN2,
+    LOG2E,
+    costs,
+    entries,
+    operands_of,
+    own_points,
+    program_columns,
+    program_rows,
+    sizes_of,
+)
+
+#: Sums between these have lost nothing: no term has overflowed, and what has underflowed is below their last place.
+LEAST = tl.constexpr(2.0**-60)
+MOST = tl.constexpr(2.0**100)
+
+
+@triton.jit(do_not_specialize=["n", "m", "d", "blocks"])
+def softmin_kernel(
+    x, x_low, x_norm, y, y_low, y_norm, h, near, eps, row_counts, col_counts, scales, bases, sums,
+    n, m, d, blocks, batch_stride, row_stride, col_stride,
+    FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
+    WARM: tl.constexpr, WHOLE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """The softmins of a block of rows, over one part of the columns.
+
+    If the part is the WHOLE, ``bases`` (B, n) are the softmins. Else base_i − ε log sum_i is the softmin over the part,
+    and ``bases`` and ``sums`` are (parts, B, n). ``near`` (B, n) is the guess, if WARM. Rows beyond a problem's count
+    are left alone.
+    """
+    b, rows = program_rows(row_counts, blocks, BM)
+    first, last = program_columns(col_counts, b, BN)
+    sizes, strides = sizes_of(n, m, d, FORM, D, RESIDENT), (row_stride, col_stride)
+    operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
+    scale = tl.load(scales + b)
+    own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
+    lanes = tl.arange(0, BN)
+    h, near, bases, sums = h + b * m, near + b * n, bases + b * n, sums + b * n
+    eps_b = tl.load(eps + b)
+    kappa = LOG2E / eps_b
+    base = tl.zeros((BM,), eps_b.dtype)
+    total = tl.zeros((BM,), eps_b.dtype)
+    lost = True
+    if WARM:
+        base = entries(near, rows, 0.0)
+        terms = tl.zeros((BM, BN), eps_b.dtype)
+        for start in range(first, last, BN):
+            cols = start, lanes, start + lanes < last
+            scores = LOG2E * entries(h, cols, -INF)
+            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
+            terms += tl.exp2(scores[None, :] - kappa * (C - base[:, None]))
+        total = tl.sum(terms, 1)
+        kept = ((total > LEAST) & (total < MOST)) | (rows[2] == 0)
+        lost = tl.min(kept.to(tl.int32), 0) == 0
+    if lost:
+        peak = tl.full((BM,), -INF, eps_b.dtype)
+        total = tl.zeros((BM,), eps_b.dtype)
+        for start in range(first, last, BN):
+            cols = start, lanes, start + lanes < last
+            scores = LOG2E * entries(h, cols, -INF)
+            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
+            z = scores[None, :] - kappa * C
+            higher = tl.maximum(peak, tl.max(z, 1))
+            shift = tl.where(higher == -INF, 0.0, higher)
+            total = total * tl.exp2(peak - shift) + tl.sum(tl.exp2(z - shift[:, None]), 1)
+            peak = higher
+        base = -peak * (eps_b * LN2)
+    places = rows[0] + rows[1]
+    if WHOLE:
+        # Rows all of whose pairs are forbidden have no mass: their softmin matters to nobody.
+        tl.store(bases + places, tl.where(total == 0, 0.0, base - (eps_b * LN2) * tl.log2(total)), mask=rows[2])
+    else:
+        part = tl.program_id(1) * (tl.num_programs(0) // blocks).to(tl.int64) * n
+        tl.store(bases + part + places, base, mask=rows[2])
+        tl.store(sums + part + places, total, mask=rows[2])
+
+
+@triton.jit(do_not_specialize=["total", "n", "parts"])
+def joined_kernel(bases, sums, eps, softmins, total, n, parts, BLOCK: tl.constexpr):
+    """The softmins (B, n) from those over parts of the columns; ``total`` is B·n."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < total
+    eps_b = tl.load(eps + at // n, mask=mask, other=1.0)
+    kappa = LOG2E / eps_b
+    base = tl.full((BLOCK,), INF, eps_b.dtype)
+    sum_ = tl.zeros((BLOCK,), eps_b.dtype)
+    for part in range(parts):
+        place = part * total + at
+        its_base = tl.load(bases + place, mask=mask, other=0.0)
+        its_sum = tl.load(sums + place, mask=mask, other=1.0)
+        # A part without mass has the base ∞.
+        lower = tl.minimum(base, its_base)
+        zero = tl.where(lower == INF, 0.0, lower)
+        sum_ = sum_ * tl.exp2(kappa * (zero - base)) + its_sum * tl.exp2(kappa * (zero - its_base))
+        base = lower
+    tl.store(softmins + at, tl.where(sum_ == 0, 0.0, base - (eps_b * LN2) * tl.log2(sum_)), mask=mask)
+
+
+@triton.jit(do_not_specialize=["n", "m", "d", "blocks"])
+def ctransform_kernel(
+    x, x_low, x_norm, y, y_low, y_norm, g, row_counts, col_counts, scales, minima,
+    n, m, d, blocks, batch_stride, row_stride, col_stride,
+    FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """min_j (C_ij − g_j) of a block of rows over one part of the columns; ``minima`` are (parts, B, n)."""
+    b, rows = program_rows(row_counts, blocks, BM)
+    first, last = program_columns(col_counts, b, BN)
+    sizes, strides = sizes_of(n, m, d, FORM, D, RESIDENT), (row_stride, col_stride)
+    operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
+    scale = tl.load(scales + b)
+    own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
+    lanes = tl.arange(0, BN)
+    g += b * m
+    least = tl.full((BM, BN), INF, g.dtype.element_ty)
+    for start in range(first, last, BN):
+        cols = start, lanes, start + lanes < last
+        C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
+        least = tl.minimum(least, C - entries(g, cols, -INF)[None, :])
+    part = tl.program_id(1) * (tl.num_programs(0) // blocks).to(tl.int64) * n
+    tl.store(minima + b * n + part + rows[0] + rows[1], tl.min(least, 1), mask=rows[2])

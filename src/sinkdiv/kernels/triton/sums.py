@@ -1,0 +1,100 @@
+"""Sums over the pairs of a plan P_ij = exp(u_i + h_j − C_ij/ε): over the columns, and in the same sweep over the rows.
+
+One exponential serves both sums. What a program adds up over its rows goes to the columns' sums by atomic additions,
+whose order, and so the last digits, may change from run to run.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import triton
+import triton.language as tl
+
+from sinkdiv.kernels.triton.tiles import (
+    INF,
+    LN2,
+    LOG2E,
+    costs,
+    costs_of_squares,
+    difference_products,
+    entries,
+    operands_of,
+    own_points,
+    program_columns,
+    program_rows,
+    sizes_of,
+    slopes,
+    squares,
+)
+
+
+class Term(enum.IntEnum):
+    """What is added up."""
+
+    MASS = 0  # P_ij
+    COST = 1  # P_ij C_ij
+    WEIGHTED = 2  # P_ij (s_i + t_j + log P_ij)
+    TANGENT = 3  # P_ij Ċ_ij, where Ċ is how fast the cost changes as x moves along dx and y along dy
+    PRIMAL = 4  # b_j D_ij (C_ij + ε log D_ij) with D_ij = P_ij + s_i t_j and b_j in ``weights``
+
+
+COST = tl.constexpr(int(Term.COST))
+WEIGHTED = tl.constexpr(int(Term.WEIGHTED))
+TANGENT = tl.constexpr(int(Term.TANGENT))
+PRIMAL = tl.constexpr(int(Term.PRIMAL))
+
+
+@triton.jit(do_not_specialize=["n", "m", "d", "width", "blocks"])
+def sums_kernel(
+    x, x_low, x_norm, y, y_low, y_norm, u, h, s, t, weights, xs, ys, dxs, dys, eps, row_counts, col_counts, scales,
+    row_sums, col_sums, n, m, d, width, blocks, batch_stride, row_stride, col_stride,
+    FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
+    TERM: tl.constexpr, BOTH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """The terms of a block of rows and one part of the columns.
+
+    ``row_sums`` are (parts, B, n); if BOTH, the terms are also added to ``col_sums`` (B, m). ``xs`` (B, width, n),
+    ``ys`` and their tangents belong to TANGENT.
+    """
+    b, rows = program_rows(row_counts, blocks, BM)
+    first, last = program_columns(col_counts, b, BN)
+    sizes, strides = sizes_of(n, m, d, FORM, D, RESIDENT), (row_stride, col_stride)
+    operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
+    scale = tl.load(scales + b)
+    own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
+    lanes, wide = tl.arange(0, BN), width.to(tl.int64)
+    h, t, weights = h + b * m, t + b * m, weights + b * m
+    moves = xs + b * n * wide, ys + b * m * wide, dxs + b * n * wide, dys + b * m * wide
+    eps_b = tl.load(eps + b)
+    kappa = LOG2E / eps_b
+    its_u = LOG2E * entries(u + b * n, rows, -INF)
+    its_s = entries(s + b * n, rows, 0.0)
+    total = tl.zeros((BM, BN), eps_b.dtype)
+    for start in range(first, last, BN):
+        cols = start, lanes, start + lanes < last
+        scores = LOG2E * entries(h, cols, -INF)
+        if TERM == TANGENT:
+            S = squares(own, operands, sizes, scale, rows, cols, FORM, D, RESIDENT)
+            C = costs_of_squares(S, POWER, FUNCTION)
+        else:
+            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
+        z = (its_u[:, None] + scores[None, :]) - kappa * C
+        terms = tl.exp2(z)
+        if TERM == COST:
+            terms = tl.where(terms > 0, terms * C, 0.0)
+        elif TERM == WEIGHTED:
+            factor = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) + LN2 * z
+            terms = tl.where(terms > 0, terms * factor, 0.0)
+        elif TERM == TANGENT:
+            movement = difference_products(moves, (sizes[0], sizes[1], wide), rows, cols)
+            terms = terms * slopes(S, POWER, FUNCTION) * movement
+        elif TERM == PRIMAL:
+            density = terms + its_s[:, None] * entries(t, cols, 0.0)[None, :]
+            entropy = (eps_b * LN2) * tl.log2(density)
+            terms = tl.where(density > 0, entries(weights, cols, 0.0)[None, :] * density * (C + entropy), 0.0)
+        total += terms
+        if BOTH:
+            tl.atomic_add(col_sums + b * m + start + lanes, tl.sum(terms, 0), mask=cols[2], sem="relaxed")
+    part = tl.program_id(1) * (tl.num_programs(0) // blocks).to(tl.int64) * n
+    tl.store(row_sums + b * n + part + rows[0] + rows[1], tl.sum(total, 1), mask=rows[2])

@@ -1,0 +1,254 @@
+"""A tile of costs between BM rows and BN columns, in registers: what every kernel of this package begins with.
+
+A program owns its rows: what can be kept of them is loaded once (`own_points`), the columns stream past. Both are
+given as (first, lanes, mask): the first index, the offsets from it, and which of them are real. A cost is formed in one
+of the ways of `Form`; with s = |x−y|² it is s, √s or s^{p/2} (`Function`).
+"""
+
+from __future__ import annotations
+
+import enum
+
+import triton
+import triton.language as tl
+
+
+class Form(enum.IntEnum):
+    """How s, or the cost itself, comes about."""
+
+    DIFFERENCES = 0  # of few coordinates, unrolled; points (B, d, n)
+    LOOP = 1  # of any number of coordinates; points (B, d, n)
+    MATRIX = 2  # the cost is loaded; in place of points a matrix (B, n, m) of any strides
+    HALVES = 3  # |x|² − 2xy + |y|², coordinates as sums of two float16; points (B, n, D), padded with zeros
+    ROUNDED = 4  # the same, coordinates rounded to TF32
+
+
+class Function(enum.IntEnum):
+    """The cost as a function of s."""
+
+    SQUARE = 0
+    ROOT = 1
+    POWER = 2
+
+
+DIFFERENCES = tl.constexpr(int(Form.DIFFERENCES))
+LOOP = tl.constexpr(int(Form.LOOP))
+HALVES = tl.constexpr(int(Form.HALVES))
+ROUNDED = tl.constexpr(int(Form.ROUNDED))
+MATRIX = tl.constexpr(int(Form.MATRIX))
+SQUARE = tl.constexpr(int(Function.SQUARE))
+ROOT = tl.constexpr(int(Function.ROOT))
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+INF = tl.constexpr(float("inf"))
+
+
+@triton.jit
+def program_rows(row_counts, blocks, BM: tl.constexpr):
+    """The problem and the rows that this program owns."""
+    block = tl.program_id(0)
+    b = block // blocks
+    first, lanes = (block % blocks) * BM, tl.arange(0, BM)
+    return b.to(tl.int64), (first, lanes, first + lanes < tl.load(row_counts + b))
+
+
+@triton.jit
+def program_columns(col_counts, b, BN: tl.constexpr):
+    """The part of the columns that this program goes through: from the first to before the last."""
+    part, parts = tl.program_id(1), tl.num_programs(1)
+    count = tl.load(col_counts + b)
+    each = tl.cdiv(tl.cdiv(count, BN), parts) * BN
+    return part * each, tl.minimum(count, (part + 1) * each)
+
+
+@triton.jit
+def sizes_of(n, m, d, FORM: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr):
+    """(n, m, d) in 64 bits, d such that the compiler sees how points are aligned."""
+    if FORM >= HALVES:
+        if RESIDENT:
+            return n.to(tl.int64), m.to(tl.int64), D
+        else:
+            return n.to(tl.int64), m.to(tl.int64), (d // D).to(tl.int64) * D
+    else:
+        return n.to(tl.int64), m.to(tl.int64), d.to(tl.int64)
+
+
+@triton.jit
+def operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM: tl.constexpr):
+    """The operands of problem b, with pointers to it."""
+    if FORM == MATRIX:
+        return x + b * batch_stride, x_low, x_norm, y, y_low, y_norm
+    else:
+        n, m, d = sizes
+        return x + b * n * d, x_low + b * n * d, x_norm + b * n, y + b * m * d, y_low + b * m * d, y_norm + b * m
+
+
+@triton.jit
+def entries(vector, places, OTHER: tl.constexpr):
+    """Those of a vector; ``OTHER`` where there are none."""
+    first, lanes, mask = places
+    return tl.load(vector + (first + lanes), mask=mask, other=OTHER)
+
+
+@triton.jit
+def coordinates(points, count, places, D: tl.constexpr):
+    """The D coordinates of some points of (D, count), each a vector."""
+    vectors = ()
+    for k in tl.static_range(D):
+        vectors = vectors + (entries(points + count * k, places, 0.0),)  # noqa: RUF005
+    return vectors
+
+
+@triton.jit
+def own_points(operands, sizes, rows, FORM: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr):
+    """What a program keeps of its rows' points."""
+    x, x_low, x_norm, _, _, _ = operands
+    own = ()
+    if FORM == DIFFERENCES:
+        own = coordinates(x, sizes[0], rows, D)
+    if FORM >= HALVES:
+        own = (entries(x_norm, rows, 0.0),)
+        if RESIDENT:
+            own = own + (row_vectors(x, rows, D, 0, D),)  # noqa: RUF005
+            if FORM == HALVES:
+                own = own + (row_vectors(x_low, rows, D, 0, D),)  # noqa: RUF005
+    return own
+
+
+@triton.jit
+def row_vectors(points, rows, stride, start, D: tl.constexpr):
+    """Coordinates start … start + D of points laid out as (n, stride): (rows, D)."""
+    first, lanes, mask = rows
+    # One address of 64 bits; offsets within a tile need 32.
+    corner = points + tl.cast(first, tl.int64) * stride + start
+    return tl.load(corner + (lanes[:, None] * stride + tl.arange(0, D)[None, :]), mask=mask[:, None], other=0.0)
+
+
+@triton.jit
+def column_vectors(points, cols, stride, start, D: tl.constexpr):
+    """The same transposed: (D, columns)."""
+    first, lanes, mask = cols
+    corner = points + tl.cast(first, tl.int64) * stride + start
+    return tl.load(corner + (lanes[None, :] * stride + tl.arange(0, D)[:, None]), mask=mask[None, :], other=0.0)
+
+
+@triton.jit
+def squares(
+    own, operands, sizes, scale, rows, cols, FORM: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr
+):  # fmt: skip
+    """s = |x_i − y_j|², (BM, BN); ``scale`` is −2 over the factors that the coordinates of x and y carry."""
+    x, _, _, y, _, y_norm = operands
+    n, m, d = sizes
+    if FORM == DIFFERENCES:
+        others = coordinates(y, m, cols, D)
+        s = own[0][:, None] - others[0][None, :]
+        s = s * s
+        for k in tl.static_range(1, D):
+            difference = own[k][:, None] - others[k][None, :]
+            s += difference * difference
+    elif FORM == LOOP:
+        s = tl.zeros((rows[1].shape[0], cols[1].shape[0]), x.dtype.element_ty)
+        for k in range(d):
+            difference = entries(x + n * k, rows, 0.0)[:, None] - entries(y + m * k, cols, 0.0)[None, :]
+            s += difference * difference
+    else:
+        if RESIDENT:
+            products = kept_products(own, operands, cols, FORM, D)
+        else:
+            products = streamed_products(operands, d, rows, cols, FORM, D)
+        # What rounding makes negative is no distance.
+        s = tl.maximum(products * scale + (own[0][:, None] + entries(y_norm, cols, 0.0)[None, :]), 0.0)
+    return s
+
+
+@triton.jit
+def kept_products(own, operands, cols, FORM: tl.constexpr, D: tl.constexpr):
+    """x_i·y_j, (BM, BN), with all D coordinates of x_i in ``own``."""
+    _, _, _, y, y_low, _ = operands
+    right = column_vectors(y, cols, D, 0, D)
+    if FORM == HALVES:
+        right_low = column_vectors(y_low, cols, D, 0, D)
+        # The small terms first: they are lost last.
+        return tl.dot(own[1], right, tl.dot(own[1], right_low, tl.dot(own[2], right)))
+    else:
+        return tl.dot(own[1], right, input_precision="tf32")
+
+
+@triton.jit
+def streamed_products(operands, d, rows, cols, FORM: tl.constexpr, D: tl.constexpr):
+    """x_i·y_j, (BM, BN), D coordinates at a time; d is a multiple of D."""
+    x, x_low, _, y, y_low, _ = operands
+    stride = (d // D).to(tl.int32) * D
+    products = tl.zeros((rows[1].shape[0], cols[1].shape[0]), tl.float32)
+    for start in range(0, stride, D):
+        left, right = row_vectors(x, rows, stride, start, D), column_vectors(y, cols, stride, start, D)
+        if FORM == HALVES:
+            products = tl.dot(row_vectors(x_low, rows, stride, start, D), right, products)
+            products = tl.dot(left, column_vectors(y_low, cols, stride, start, D), products)
+            products = tl.dot(left, right, products)
+        else:
+            products = tl.dot(left, right, products, input_precision="tf32")
+    return products
+
+
+@triton.jit
+def costs_of_squares(s, POWER: tl.constexpr, FUNCTION: tl.constexpr):
+    """The costs s, √s or s^{p/2}."""
+    if FUNCTION == SQUARE:
+        return s
+    elif FUNCTION == ROOT:
+        return tl.sqrt(s)
+    else:
+        return tl.where(s > 0, tl.exp2(0.5 * POWER * tl.log2(s)), 0.0)
+
+
+@triton.jit
+def slopes(s, POWER: tl.constexpr, FUNCTION: tl.constexpr):
+    """φ with ∂c/∂x = φ·(x−y): 2, 1/√s, p·s^{p/2−1}; 0 at coincident points but for squares."""
+    if FUNCTION == SQUARE:
+        return tl.full(s.shape, 2.0, s.dtype)
+    elif FUNCTION == ROOT:
+        return tl.where(s > 0, 1.0 / tl.sqrt(s), 0.0)
+    else:
+        return tl.where(s > 0, POWER * tl.exp2((0.5 * POWER - 1.0) * tl.log2(s)), 0.0)
+
+
+@triton.jit
+def bends(s, POWER: tl.constexpr, FUNCTION: tl.constexpr):
+    """ψ with dφ = ψ·(x−y)·(dx−dy): 0, −s^{−3/2}, p(p−2)·s^{p/2−2}; 0 at coincident points."""
+    if FUNCTION == SQUARE:
+        return tl.zeros(s.shape, s.dtype)
+    elif FUNCTION == ROOT:
+        return tl.where(s > 0, -1.0 / (s * tl.sqrt(s)), 0.0)
+    else:
+        return tl.where(s > 0, POWER * (POWER - 2.0) * tl.exp2((0.5 * POWER - 2.0) * tl.log2(s)), 0.0)
+
+
+@triton.jit
+def costs(
+    own, operands, sizes, strides, scale, rows, cols,
+    FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
+):  # fmt: skip
+    """A tile of costs, (BM, BN); what it holds beyond the masks is finite."""
+    if FORM == MATRIX:
+        row_stride, col_stride = strides
+        corner = operands[0] + tl.cast(rows[0], tl.int64) * row_stride + tl.cast(cols[0], tl.int64) * col_stride
+        places = rows[1].to(tl.int64)[:, None] * row_stride + cols[1].to(tl.int64)[None, :] * col_stride
+        return tl.load(corner + places, mask=rows[2][:, None] & cols[2][None, :], other=0.0)
+    else:
+        s = squares(own, operands, sizes, scale, rows, cols, FORM, D, RESIDENT)
+        return costs_of_squares(s, POWER, FUNCTION)
+
+
+@triton.jit
+def difference_products(tangents, sizes, rows, cols):
+    """(x_i − y_j)·(dx_i − dy_j), (BM, BN), from x, y, dx, dy laid out as (d, n) and (d, m)."""
+    x, y, dx, dy = tangents
+    n, m, d = sizes
+    total = tl.zeros((rows[1].shape[0], cols[1].shape[0]), x.dtype.element_ty)
+    for k in range(d):
+        difference = entries(x + n * k, rows, 0.0)[:, None] - entries(y + m * k, cols, 0.0)[None, :]
+        movement = entries(dx + n * k, rows, 0.0)[:, None] - entries(dy + m * k, cols, 0.0)[None, :]
+        total += difference * movement
+    return total
