@@ -2,15 +2,15 @@
 
 The algorithms are those of solvers/accelerated.py and solvers/symmetric.py; their docstrings say why they do what they
 do here, and the names are the same. Potentials, the history of the extrapolation and every decision stay in registers.
-So does the cost matrix up to `RESIDENT` bytes; a larger one is read in blocks of rows, once in each sweep, from the
-cache. A sweep finds both softmins of a step: the columns' sums take in a block of rows as soon as its potential is
-known.
+So does a cost matrix of one `TILE`; a larger one is read in blocks of rows, once in each sweep, from the cache. A sweep
+finds both softmins of a step: the columns' sums take in a block of rows as soon as its potential is known.
 
 Softmins are base 2: exponents h_j − C_ij·scale with scale = 1/(ε ln 2). The algebra on few numbers is in float64.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,11 +18,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-#: The most rows or columns of a problem that is solved here.
-SIDE = 256
+from sinkdiv.kernels.triton.tiles import INF, LOG2E
 
-#: The largest part of a cost matrix that is held in registers: a quarter of a multiprocessor's.
-RESIDENT = 2**16
+#: The largest tile of a cost matrix that is held in registers: 64 or 16 entries for each of 256 threads. More of them
+#: and registers are spilled.
+TILE = {torch.float32: 2**14, torch.float64: 2**12}
 
 _DEPTH = tl.constexpr(8)
 _KEPT = tl.constexpr(2)
@@ -36,13 +36,12 @@ _FIRST = tl.constexpr(0.125)
 _LEVEL_ERROR = tl.constexpr(0.2)
 _LEVEL_STEPS = tl.constexpr(6)
 _START_ERROR = tl.constexpr(1.0)
-_LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
 def _log2(weights):
     """−∞ where there is no weight."""
-    return tl.where(weights > 0, tl.log2(tl.where(weights > 0, weights, 1.0)), float("-inf"))
+    return tl.where(weights > 0, tl.log2(tl.where(weights > 0, weights, 1.0)), -INF)
 
 
 @triton.jit
@@ -106,7 +105,7 @@ def _sweep(
         sent = _log2(tl.load(a + tl.arange(0, N), mask=tl.arange(0, N) < n, other=0.0)) - damping * rows
         return rows, tl.reshape(_log_sum(sent[None, :, None] - resident * scale, 1), (M,))
     sums = tl.zeros((N // R, R), resident.dtype)
-    top = tl.full((M // L, L), float("-inf"), resident.dtype)
+    top = tl.full((M // L, L), -INF, resident.dtype)
     total = tl.zeros((M // L, L), resident.dtype)
     for block in range(N // R):
         costs = _costs(C, block * R, n, m, R, M, L)
@@ -116,7 +115,7 @@ def _sweep(
         sent = _log2(tl.load(a + numbers, mask=numbers < n, other=0.0)) - damping * rows
         exponents = sent[None, :, None] - costs * scale
         higher = tl.maximum(top, tl.max(exponents, 1))
-        base = tl.where(higher > float("-inf"), higher, 0.0)  # no row of this block or of those before has weight
+        base = tl.where(higher > -INF, higher, 0.0)  # no row of this block or of those before has weight
         total = total * tl.exp2(top - base) + tl.sum(tl.exp2(exponents - base[:, None, :]), 1)
         top = higher
     return tl.reshape(sums, (N,)), tl.reshape(top + tl.log2(total), (M,))
@@ -125,7 +124,7 @@ def _sweep(
 @triton.jit
 def _log_target(log_weights, potential, rho):
     """The marginal that is wanted where it is soft, a·exp(−f/ρ), as a logarithm."""
-    return log_weights - potential * (1 / (rho / _LOG2E)).to(potential.dtype)
+    return log_weights - potential * (1 / (rho / LOG2E)).to(potential.dtype)
 
 
 @triton.jit
@@ -136,7 +135,7 @@ def _residual(weights, log_weights, potential, raw, scale, rho, SOFT: tl.constex
     if SOFT:
         logs = _log_target(log_weights, potential, rho)
         target = tl.exp2(logs - tl.max(logs, 0))
-        change += log_weights - logs
+        change += potential * (1 / (rho / LOG2E)).to(potential.dtype)
     change = tl.exp2(tl.where(weights > 0, change, 0.0)) - 1
     return tl.sum(target * tl.abs(change), 0) / tl.sum(target, 0)
 
@@ -145,7 +144,7 @@ def _residual(weights, log_weights, potential, raw, scale, rho, SOFT: tl.constex
 def _translated(g, raw_f, raw_g, log_a, log_b, damping_f, eps, rho_f, rho_g):
     """See `Problem.translated`; what the rows send back moves along."""
     columns, rows = _log_target(log_b, g, rho_g), _log_target(log_a, damping_f * raw_f, rho_f)
-    excess = (_log_sum(columns, 0) - _log_sum(rows, 0)).to(tl.float64) / _LOG2E
+    excess = (_log_sum(columns, 0) - _log_sum(rows, 0)).to(tl.float64) / LOG2E
     t = (excess / (1 / (rho_f + eps) + 1 / rho_g)).to(g.dtype)
     return g + t, raw_f - t, raw_g + damping_f * t
 
@@ -251,7 +250,7 @@ def _least_squares(gram, right, newest, count):
         known = tl.sum(tl.where(pivotal, gamma, 0.0), 0) * inverse
         A = tl.where(pivotal[:, None], row[None, :], A - column[:, None] * row[None, :])
         gamma = tl.where(pivotal, known, gamma - column * known)
-    return tl.where(valid & (tl.abs(gamma) < float("inf")), gamma, 0.0)
+    return tl.where(valid & (tl.abs(gamma) < INF), gamma, 0.0)
 
 
 @triton.jit
@@ -271,7 +270,7 @@ def _ascended(ascent, history, g, r, dual, fall, unit, metric):
     g_ref, r_ref, best_dual, length, failed, plain, penalty = ascent
     fell = (dual >= best_dual - fall) == 0
     failed_again = fell & failed
-    referred = best_dual > float("-inf")
+    referred = best_dual > -INF
     valid = tl.where(fell | (referred == 0), 0, history[4])
     history = _appended(history, (g - g_ref) * unit, r - r_ref, metric, _MIXING, True)
     history = _counted(history, tl.where(referred & (failed_again == 0), valid + 1, 0))
@@ -287,7 +286,7 @@ def _ascended(ascent, history, g, r, dual, fall, unit, metric):
     wanted = _norm(step, metric)
     extrapolate = (plain == 0) & (history[4] > 0)
     length = tl.where(extrapolate, tl.minimum(wanted, longest), last)
-    shrink = tl.where(wanted > longest, longest.to(r.dtype) / wanted.to(r.dtype), 1.0)
+    shrink = tl.minimum(wanted, longest).to(r.dtype) / tl.where(wanted > 0, wanted, 1.0).to(r.dtype)
     move = tl.where(extrapolate, shrink * step, r_ref)
     return g_ref + move / unit, (g_ref, r_ref, best_dual, length, failed, plain, penalty), history
 
@@ -296,7 +295,7 @@ def _ascended(ascent, history, g, r, dual, fall, unit, metric):
 def _restarted(ascent, history, moved):
     """`Ascent.restart`, if ε has moved."""
     g_ref, r_ref, best_dual, length, failed, plain, penalty = ascent
-    best_dual, length = tl.where(moved, float("-inf"), best_dual), tl.where(moved, 0.0, length)
+    best_dual, length = tl.where(moved, -INF, best_dual), tl.where(moved, 0.0, length)
     plain, penalty = tl.where(moved, 0, plain), tl.where(moved, 1, penalty)
     ascent = g_ref, r_ref, best_dual, length, failed & (moved == 0), plain, penalty
     return ascent, _counted(history, tl.where(moved, 0, history[4]))
@@ -324,7 +323,7 @@ def _next_factor(factor, cold, level_steps, error, step, most, WARM: tl.constexp
 
 
 @triton.jit(do_not_specialize=["n", "m", "checks", "steps", "most"])
-def _accelerated(
+def accelerated_kernel(
     C, a, b, start, spread, results, passes, errors, n, m, checks, steps, most,
     eps: tl.float64, rho_f: tl.float64, rho_g: tl.float64, tol: tl.float64,
     WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
@@ -340,25 +339,25 @@ def _accelerated(
     a_all, a = a, tl.load(a + rows, mask=rows < n, other=0.0)
     b = tl.load(b + columns, mask=columns < m, other=0.0)
     T: tl.constexpr = b.dtype
-    UNIT: tl.constexpr = 2.0**-23 if T == tl.float32 else 2.0**-52
+    UNIT: tl.constexpr = 2.0**-52 if tl.float64 == T else 2.0**-23
     log_a, log_b = _log2(a), _log2(b)
     metric = b.to(tl.float64) / tl.sum(b.to(tl.float64), 0)
     weight = 1 / (tl.sum(a.to(tl.float64), 0) * eps)
     spread = tl.load(spread + problem).to(tl.float64)
     tl.store(numbers + 2, spread.to(T))
     fall = spread / eps * (4 * UNIT) + _FALL
-    target_scale, target_unit, target_eps = (1 / (eps / _LOG2E)).to(T), (eps / _LOG2E).to(T), eps.to(T)
+    target_scale, target_unit, target_eps = (1 / (eps / LOG2E)).to(T), (eps / LOG2E).to(T), eps.to(T)
 
-    finite = spread < float("inf")
+    finite = spread < INF
     cold = _first_factor(eps, spread, tl.where(finite, most, 0)).to(T)
     factor, g = cold, tl.zeros((M,), T)
     if WARM:
         factor, g = tl.full((), 1.0, T), tl.load(start + problem * m + columns, mask=columns < m, other=0.0)
     level_steps = 0
     zeros, zero = tl.zeros((M,), T), tl.full((), 0.0, tl.float64)
-    ascent = zeros, zeros, zero - float("inf"), zero, zero > 0, tl.full((), 0, tl.int32), tl.full((), 1, tl.int32)
+    ascent = zeros, zeros, zero - INF, zero, zero > 0, tl.full((), 0, tl.int32), tl.full((), 1, tl.int32)
     history = _history(metric, T)
-    best, found = tl.full((), float("inf"), T), zero > 0
+    best, found = tl.full((), INF, T), zero > 0
     step = 0
     running = finite & (steps > 0)
     while running:
@@ -408,7 +407,7 @@ def _accelerated(
 
 
 @triton.jit(do_not_specialize=["n", "checks", "steps"])
-def _symmetric(
+def symmetric_kernel(
     C, a, start, spread, results, passes, errors, n, checks, steps,
     eps: tl.float64, rho: tl.float64, tol: tl.float64,
     WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
@@ -426,19 +425,19 @@ def _symmetric(
     metric = a.to(tl.float64) / tl.sum(a.to(tl.float64), 0)
     spread = tl.load(spread + problem).to(tl.float64)
     tl.store(numbers + 2, spread.to(T))
-    scale, unit, inverse = (1 / (eps / _LOG2E)).to(T), (eps / _LOG2E).to(T), (1 / eps).to(T)
+    scale, unit, inverse = (1 / (eps / LOG2E)).to(T), (eps / LOG2E).to(T), (1 / eps).to(T)
     damping = (1 / (1 + eps / rho)).to(T)
 
     zeros = tl.zeros((N,), T)
     f = zeros
     if WARM:
         f = tl.load(start + problem * n + rows, mask=rows < n, other=0.0)
-    last_f, last_r, last_error = zeros, zeros, tl.full((), float("inf"), T)
+    last_f, last_r, last_error = zeros, zeros, tl.full((), INF, T)
     history = _history(metric, T)
-    best = tl.full((), float("inf"), T)
+    best = tl.full((), INF, T)
     averaging, found = best < 0, best < 0
     step = 0
-    running = (spread < float("inf")) & (steps > 0)
+    running = (spread < INF) & (steps > 0)
     while running:
         raw = -unit * _spread(_sums(resident, C, log_a + f * scale, scale, n, n, N, N, R, L))
         updated = damping * raw
@@ -482,7 +481,7 @@ def solve_small(
     max_passes: int,
     checks: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Solve a batch of problems with costs C (B, n, m), weights a (B, n) and b (B, m) and the spreads (B,) of the costs.
+    """Solve a batch of problems with costs C (B, n, m), whose spreads are (B,), and weights a (B, n) and b (B, m).
 
     ``start`` is a potential g (B, m) to start from.
 
@@ -497,22 +496,29 @@ def solve_small(
     errors = torch.empty(batch, checks, dtype=torch.float32, device=C.device)
     outputs = results, passes, errors
     given = (spread if start is None else start.contiguous()), spread  # a start that is not there is not read
-    switches = start is not None, rho[0] < float("inf")
-    N, M, R, L, options = _tiling(n, m, C.element_size())
+    switches = start is not None, math.isfinite(rho[0])
+    N, M, R, L, options = _tiling(n, m, C.dtype)
     with torch.cuda.device_of(C):
         if symmetric:
-            limits = n, checks, max_passes, eps, rho[0], tol
-            _symmetric[(batch,)](C, a, *given, *outputs, *limits, *switches, N, R, L, **options)
+            symmetric_kernel[(batch,)](
+                C, a, *given, *outputs, n, checks, max_passes, eps, rho[0], tol, *switches, N, R, L, **options
+            )
         else:
-            limits = n, m, checks, max(1, max_passes // 2), max(0, max_passes // 4 - 1), eps, *rho, tol
-            _accelerated[(batch,)](C, a, b, *given, *outputs, *limits, *switches, N, M, R, L, **options)
+            steps, most = max(1, max_passes // 2), max(0, max_passes // 4 - 1)
+            accelerated_kernel[(batch,)](
+                C, a, b, *given, *outputs, n, m, checks, steps, most, eps, *rho, tol, *switches, N, M, R, L, **options
+            )
     return outputs
 
 
-def _tiling(n: int, m: int, size: int) -> tuple[int, int, int, int, dict[str, Any]]:
-    """The rows and columns of the padded problem, the rows of a tile, the columns that lie side by side in a warp, and
-    how to compile: 16 KB of a tile a warp, in 64 registers each thread at most."""
+def _tiling(n: int, m: int, dtype: torch.dtype) -> tuple[int, int, int, int, dict[str, Any]]:
+    """The rows and columns of the padded problem, the rows of a tile, its columns that lie side by side, and options.
+
+    A warp takes 4 KB of a tile, up to 8 warps: so many threads may have all the registers there are. Lanes are divided
+    such that each thread holds about as many rows as columns.
+    """
     N, M = (max(16, triton.next_power_of_2(count)) for count in (n, m))
-    R = min(N, RESIDENT // (M * size))
-    warps = max(1, min(8, R * M * size // 4096))
-    return N, M, R, min(M, 16), {"num_warps": warps, "enable_fp_fusion": True}
+    R = min(N, TILE[dtype] // M)
+    warps = max(1, min(8, R * M * dtype.itemsize // 4096))
+    L = min(M, 1 << ((32 * warps * M // R).bit_length() // 2))
+    return N, M, R, L, {"num_warps": warps, "enable_fp_fusion": True}
