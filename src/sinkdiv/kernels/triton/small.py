@@ -24,6 +24,9 @@ from sinkdiv.kernels.triton.tiles import INF, LOG2E
 #: and registers are spilled.
 TILE = {torch.float32: 2**14, torch.float64: 2**12}
 
+#: What a count of steps holds.
+MOST_STEPS = 2**31 - 1
+
 _DEPTH = tl.constexpr(8)
 _KEPT = tl.constexpr(2)
 _RIDGE = tl.constexpr(1e-8)
@@ -158,8 +161,8 @@ def _expm1(x):
 
 @triton.jit
 def _gain(weights, potential, rho, SOFT: tl.constexpr):
-    """What the dual gains from a potential, in float64."""
-    potential = potential.to(tl.float64)
+    """What the dual gains from a potential, in float64; beyond the edges it may be out of range."""
+    potential = tl.where(weights > 0, potential, 0.0).to(tl.float64)
     if SOFT:
         potential = -rho * _expm1(-potential / rho)
     return tl.sum(weights.to(tl.float64) * potential, 0)
@@ -171,7 +174,7 @@ def _value(a, b, f, g, eps, rho_f, rho_g, SOFT: tl.constexpr):
     mass = tl.sum(a.to(tl.float64), 0)
     plan_mass = mass
     if SOFT:
-        plan_mass = tl.sum(a.to(tl.float64) * tl.exp(-f.to(tl.float64) / rho_f), 0)
+        plan_mass = tl.sum(a.to(tl.float64) * tl.exp(tl.where(a > 0, -f, 0.0).to(tl.float64) / rho_f), 0)
     attained = _gain(a, f, rho_f, SOFT) + _gain(b, g, rho_g, SOFT)
     return attained - eps * (plan_mass - mass * tl.sum(b.to(tl.float64), 0))
 
@@ -500,11 +503,12 @@ def solve_small(
     N, M, R, L, options = _tiling(n, m, C.dtype)
     with torch.cuda.device_of(C):
         if symmetric:
+            steps = min(max_passes, MOST_STEPS)
             symmetric_kernel[(batch,)](
-                C, a, *given, *outputs, n, checks, max_passes, eps, rho[0], tol, *switches, N, R, L, **options
+                C, a, *given, *outputs, n, checks, steps, eps, rho[0], tol, *switches, N, R, L, **options
             )
         else:
-            steps, most = max(1, max_passes // 2), max(0, max_passes // 4 - 1)
+            steps, most = (min(count, MOST_STEPS) for count in (max(1, max_passes // 2), max(0, max_passes // 4 - 1)))
             accelerated_kernel[(batch,)](
                 C, a, b, *given, *outputs, n, m, checks, steps, most, eps, *rho, tol, *switches, N, M, R, L, **options
             )
