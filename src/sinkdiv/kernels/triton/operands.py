@@ -61,6 +61,16 @@ SUM_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
     (Form.MATRIX, True): (Tile(32, 64, 4, 3),),
 }
 
+#: For sums that use the symmetry of a problem: square ones.
+SYMMETRIC_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
+    (Form.DIFFERENCES, False): (Tile(64, 64, 4, 2),),
+    (Form.LOOP, False): (Tile(64, 64, 4, 2),),
+    (Form.HALVES, False): (Tile(64, 64, 4, 3), Tile(64, 64, 4, 2), Tile(32, 32, 4, 1)),
+    (Form.ROUNDED, False): (Tile(64, 64, 4, 3), Tile(64, 64, 4, 2), Tile(32, 32, 4, 1)),
+    (Form.DIFFERENCES, True): (Tile(32, 32, 4, 2),),
+    (Form.LOOP, True): (Tile(32, 32, 4, 2),),
+}
+
 #: For products, which hold a second tile, and a result of many columns.
 PRODUCT_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
     (Form.DIFFERENCES, False): (Tile(64, 32, 4, 2),),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sinkdiv.kernels import reference
 from sinkdiv.kernels.triton.operands import (
     PRODUCT_TILES,
     SUM_TILES,
+    SYMMETRIC_TILES,
     Operands,
     Points,
     Tile,
@@ -26,14 +28,21 @@ from sinkdiv.kernels.triton.operands import (
     planar,
 )
 from sinkdiv.kernels.triton.products import Weight, products_kernel
-from sinkdiv.kernels.triton.softmin import ctransform_kernel, joined_kernel, softmin_kernel
+from sinkdiv.kernels.triton.softmin import Start, ctransform_kernel, joined_kernel, softmin_kernel
 from sinkdiv.kernels.triton.sums import Term, sums_kernel
+from sinkdiv.kernels.triton.symmetric import symmetric_sums_kernel
 
 #: Programs that are wanted for each multiprocessor: rows that make fewer are joined by parts of the columns.
 PROGRAMS = 4
 
 #: Tiles of columns that a part has at least.
 PART_TILES = 4
+
+#: Parts at most: their results are joined one after the other.
+MOST_PARTS = 64
+
+#: Points between which symmetry is worth another launch.
+SYMMETRIC_POINTS = 4096
 
 #: Columns of a product that one program makes.
 PRODUCT_COLUMNS = 64
@@ -74,8 +83,12 @@ class _Movement:
     dx: Tensor
     dy: Tensor
 
+    def swapped(self) -> _Movement:
+        """The same of y and x."""
+        return _Movement(self.y, self.x, self.dy, self.dx)
 
-class _Reductions:
+
+class _Reductions(ABC):
     """What points and matrices share. Shapes as in the reference; ``eps`` is (B, 1)."""
 
     _operands: Operands
@@ -84,13 +97,17 @@ class _Reductions:
     def __init__(self, counts: Counts | None) -> None:
         self._given_counts = counts
 
+    @abstractmethod
+    def swapped(self) -> _Reductions:
+        """The reductions over the rows."""
+
     def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
         """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
-        return self._softmin(h, None, eps)
+        return self._softmin(h, eps)
 
     def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
         """The same, sooner if ``near`` (B, n) is a good guess of it."""
-        return self._softmin(h, near, eps)
+        return self._softmin(h, eps, Start.NEAR, near)
 
     def ctransform(self, g: Tensor) -> Tensor:
         """min_j (C_ij − g_j), (B, n)."""
@@ -104,57 +121,76 @@ class _Reductions:
 
     def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """<P, C>, (B,)."""
-        return self._sums(Term.COST, u, h, eps, both=False)[0].sum(-1)
+        return self._row_sums(Term.COST, u, h, eps).sum(-1)
 
     def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """P 1 (B, n) and Pᵀ 1 (B, m), from one exponential for each pair."""
-        return self._sums(Term.MASS, u, h, eps, both=True)
+        return self._both_sums(Term.MASS, u, h, eps)
 
     def weighted_marginals(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The row and column sums of `weighted_plan`, likewise."""
-        return self._sums(Term.WEIGHTED, u, h, eps, both=True, s=s, t=t)
+        return self._both_sums(Term.WEIGHTED, u, h, eps, s, t)
 
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
     ) -> Tensor:
         """See `reference.corrected_primal`."""
-        return (a * self._sums(Term.PRIMAL, log_u, log_h, eps, both=False, s=p, t=q, weights=b)[0]).sum(-1)
+        return (a * self._row_sums(Term.PRIMAL, log_u, log_h, eps, p, q, weights=b)).sum(-1)
 
     # Launches.
 
-    def _softmin(self, h: Tensor, near: Tensor | None, eps: Tensor) -> Tensor:
+    def _softmin(
+        self, h: Tensor, eps: Tensor, start: Start = Start.COLD, near: Tensor | None = None, sums: Tensor | None = None
+    ) -> Tensor:
         batch, n, _ = self._operands.shape
-        guess = h if near is None else near
 
         def outputs(parts: int) -> tuple[Tensor, ...]:
-            return self._new(parts, batch, n), self._new(parts if parts > 1 else 0, batch, n)
+            return self._new(parts, batch, n), self._new(parts if parts > 1 else 0, batch, n) if sums is None else sums
 
-        bases, sums = self._launch(softmin_kernel, (h, guess, eps), outputs, WARM=near is not None)
-        parts = bases.shape[0]
-        if parts == 1:
-            return bases[0]
+        # Known sums belong to all columns.
+        most_parts = MOST_PARTS if sums is None else 1
+        bases, parts_sums = self._launch(
+            softmin_kernel, (h, _or(near, h), eps), outputs, most_parts=most_parts, START=int(start)
+        )
+        return bases[0] if bases.shape[0] == 1 else self._joined(bases, parts_sums, eps)
+
+    def _joined(self, bases: Tensor, sums: Tensor, eps: Tensor) -> Tensor:
+        """The softmins from those over parts of the columns."""
+        parts, batch, n = bases.shape
         softmins = self._new(batch, n)
-        with on_device(h):
+        with on_device(bases):
             joined_kernel[(math.ceil(batch * n / JOINED),)](
                 bases, sums, eps.contiguous(), softmins, batch * n, n, parts, BLOCK=JOINED, enable_fp_fusion=True
             )
         return softmins
 
-    def _sums(
-        self, term: Term, u: Tensor, h: Tensor, eps: Tensor, *, both: bool,
-        s: Tensor | None = None, t: Tensor | None = None, weights: Tensor | None = None,
-        movement: _Movement | None = None,
+    def _both_sums(
+        self, term: Term, u: Tensor, h: Tensor, eps: Tensor,
+        s: Tensor | None = None, t: Tensor | None = None, movement: _Movement | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """The sums over the columns, (B, n), and if ``both`` those over the rows, (B, m)."""
+        """The sums over the columns, (B, n), and over the rows, (B, m)."""
+        columns = None if torch.are_deterministic_algorithms_enabled() else torch.zeros_like(h).contiguous()
+        rows = self._row_sums(term, u, h, eps, s, t, movement=movement, columns=columns)
+        if columns is None:
+            turned = None if movement is None else movement.swapped()
+            columns = self.swapped()._row_sums(term, h, u, eps, t, s, movement=turned)
+        return rows, columns
+
+    def _row_sums(
+        self, term: Term, u: Tensor, h: Tensor, eps: Tensor, s: Tensor | None = None, t: Tensor | None = None, *,
+        weights: Tensor | None = None, movement: _Movement | None = None, columns: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The sums over the columns; those over the rows are added to ``columns``, if they are wanted."""
         batch, n, _ = self._operands.shape
 
         def outputs(parts: int) -> tuple[Tensor, ...]:
-            return self._new(parts, batch, n), torch.zeros_like(h, memory_format=torch.contiguous_format)
+            rows = self._new(parts, batch, n)
+            return rows, _or(columns, rows)
 
         inputs = (u, h, _or(s, u), _or(t, h), _or(weights, h), *_moves(movement, u), eps)
         width = 0 if movement is None else movement.x.shape[1]
-        rows, columns = self._launch(sums_kernel, inputs, outputs, (width,), TERM=int(term), BOTH=both)
-        return _added(rows), columns
+        rows, _ = self._launch(sums_kernel, inputs, outputs, (width,), TERM=int(term), BOTH=columns is not None)
+        return _added(rows)
 
     def _product(
         self, weight: Weight, u: Tensor, h: Tensor, eps: Tensor, values: _Values,
@@ -176,7 +212,7 @@ class _Reductions:
         inputs = (u, h, _or(s, u), _or(t, h), _or(p, u), q, *_moves(movement, u), eps)
         width = 0 if movement is None else movement.x.shape[1]
         (results,) = self._launch(
-            products_kernel, inputs, outputs, (width, columns), math.ceil(columns / group), PRODUCT_TILES,
+            products_kernel, inputs, outputs, (width, columns), groups=math.ceil(columns / group), tiles=PRODUCT_TILES,
             WEIGHT=int(weight), BY_DIFFERENCES=by_differences, MINUS=p is not None,
             PRECISION=DOT_PRECISION[self._precision], COLUMNS=group,
         )  # fmt: skip
@@ -184,33 +220,35 @@ class _Reductions:
 
     def _launch(
         self, kernel: Any, inputs: tuple[Tensor, ...], outputs: Callable[[int], tuple[Tensor, ...]],
-        integers: tuple[int, ...] = (), groups: int = 1, tiles: Mapping[Any, Sequence[Tile]] = SUM_TILES,
-        **constants: object,
+        integers: tuple[int, ...] = (), *, groups: int = 1, tiles: Mapping[Any, Sequence[Tile]] = SUM_TILES,
+        most_parts: int = MOST_PARTS, folded: bool = False, **constants: object,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Launch with the largest tile that the device has room for; ``outputs`` makes room for so many parts."""
-        inputs = tuple(tensor.contiguous() for tensor in inputs)
-        choices = tiles[self._operands.form, self._operands.wide]
-        for tile in choices[:-1]:
-            try:
-                return self._launch_tile(tile, kernel, inputs, outputs, integers, groups, constants)
-            except OutOfResources:
-                continue
-        return self._launch_tile(choices[-1], kernel, inputs, outputs, integers, groups, constants)
+        """Launch with the first tile that the device has room for.
 
-    def _launch_tile(
-        self, tile: Tile, kernel: Any, inputs: tuple[Tensor, ...], outputs: Callable[[int], tuple[Tensor, ...]],
-        integers: tuple[int, ...], groups: int, constants: dict[str, object],
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+        ``outputs`` makes room for so many parts; a ``folded`` launch has one program for two blocks of rows.
+        """
         operands = self._operands
-        parts, blocks = self._parts(tile), math.ceil(operands.shape[1] / tile.rows)
-        if kernel is softmin_kernel:
-            constants = {**constants, "WHOLE": parts == 1}
-        made = outputs(parts)
-        with on_device(inputs[0]):
-            kernel[(blocks * operands.shape[0], parts, groups)](
-                *operands.pointers, *inputs, *self._counts, operands.scales, *made, *operands.sizes, *integers,
-                blocks, *operands.strides, **operands.constants, **constants, **tile.options,
-            )  # fmt: skip
+        batch, n, _ = operands.shape
+        inputs = tuple(tensor.contiguous() for tensor in inputs)
+        choices = tiles[operands.form, operands.wide]
+        for tile in choices:
+            blocks = math.ceil(n / tile.rows)
+            programs = batch * (math.ceil(blocks / 2) if folded else blocks)
+            parts = self._parts(tile, programs, most_parts)
+            made = outputs(parts)
+            if kernel is softmin_kernel:
+                constants["WHOLE"] = parts == 1
+            try:
+                with on_device(inputs[0]):
+                    kernel[(programs, parts, groups)](
+                        *operands.pointers, *inputs, *self._counts, operands.scales, *made, *operands.sizes, *integers,
+                        blocks, *operands.strides, **operands.constants, **constants, **tile.options,
+                    )  # fmt: skip
+            except OutOfResources:
+                if tile is choices[-1]:
+                    raise
+            else:
+                break
         return made
 
     @cached_property
@@ -223,12 +261,10 @@ class _Reductions:
         full = self._operands.scales.new_full
         return full((batch,), n, dtype=torch.int32), full((batch,), m, dtype=torch.int32)
 
-    def _parts(self, tile: Tile) -> int:
+    def _parts(self, tile: Tile, programs: int, most: int) -> int:
         """Parts that the columns are cut into, so that all multiprocessors have work."""
-        batch, n, m = self._operands.shape
-        programs = batch * math.ceil(n / tile.rows)
         wanted = math.ceil(PROGRAMS * _multiprocessors(self._operands.scales.device) / programs)
-        return max(1, min(wanted, math.ceil(m / tile.columns) // PART_TILES))
+        return max(1, min(wanted, math.ceil(self._operands.shape[2] / tile.columns) // PART_TILES, most))
 
     def _new(self, *shape: int) -> Tensor:
         """Zeros where rows are padding, which no kernel writes."""
@@ -258,6 +294,15 @@ class Pairs(_Reductions):
         other._take(self._y, self._x, self._cost, self._precision, None if counts is None else (counts[1], counts[0]))
         return other
 
+    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
+        """As for all reductions; between points and themselves with half as many exponentials."""
+        _, n, _ = self._operands.shape
+        if self._x is not self._y or n < SYMMETRIC_POINTS or torch.are_deterministic_algorithms_enabled():
+            return super().softmin_near(h, near, eps)
+        sums = torch.zeros_like(near, memory_format=torch.contiguous_format)
+        self._launch(symmetric_sums_kernel, (h, near, eps), lambda _: (sums,), tiles=SYMMETRIC_TILES, folded=True)
+        return self._softmin(h, eps, Start.SUMMED, near, sums)
+
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
         return self._product(Weight.GRADIENT, u, h, eps, self._points)
@@ -268,7 +313,7 @@ class Pairs(_Reductions):
 
     def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
         """Σ_j P_ij Ċ_ij (B, n) and Σ_i P_ij Ċ_ij (B, m) of the cost's tangent Ċ along dx (B, n, d) and dy (B, m, d)."""
-        return self._sums(Term.TANGENT, u, h, eps, both=True, movement=self._movement(dx, dy))
+        return self._both_sums(Term.TANGENT, u, h, eps, movement=self._movement(dx, dy))
 
     def gradient_tangent(
         self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, dx: Tensor, dy: Tensor
@@ -311,6 +356,10 @@ class MatrixPairs(_Reductions):
     def __init__(self, C: Tensor) -> None:
         super().__init__(None)
         self._C, self._operands = C, of_matrix(C)
+
+    def swapped(self) -> MatrixPairs:
+        """The pairs of Cᵀ, of which no copy is made."""
+        return MatrixPairs(self._C.mT)
 
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """P itself, (B, n, m)."""

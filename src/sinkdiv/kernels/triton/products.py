@@ -16,6 +16,7 @@ from sinkdiv.kernels.triton.tiles import (
     INF,
     LN2,
     LOG2E,
+    base_two,
     bends,
     costs,
     costs_of_squares,
@@ -69,15 +70,15 @@ def products_kernel(
     h, t, p, q = h + b * m, t + b * m, p + b * n * k, q + b * m * k
     moves = xs + b * n * wide, ys + b * m * wide, dxs + b * n * wide, dys + b * m * wide
     eps_b = tl.load(eps + b)
-    kappa = LOG2E / eps_b
-    its_u = LOG2E * entries(u + b * n, rows, -INF)
+    kappa = base_two(eps_b)
+    its_u = entries(u + b * n, rows, -INF) * LOG2E
     its_s = entries(s + b * n, rows, 0.0)
     group = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     result = tl.zeros((BM, COLUMNS), eps_b.dtype)
     mass = tl.zeros((BM,), eps_b.dtype)
     for start in range(first, last, BN):
         cols = start, lanes, start + lanes < last
-        scores = LOG2E * entries(h, cols, -INF)
+        scores = entries(h, cols, -INF) * LOG2E
         if WEIGHT == PLAN:
             C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
         else:
@@ -88,7 +89,7 @@ def products_kernel(
         if WEIGHT == GRADIENT:
             w *= slopes(S, POWER, FUNCTION)
         elif WEIGHT == WEIGHTED:
-            factor = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) + LN2 * z
+            factor = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) + z * LN2
             w = tl.where(w > 0, w * factor * slopes(S, POWER, FUNCTION), 0.0)
         elif WEIGHT == TANGENT:
             movement = difference_products(moves, (sizes[0], sizes[1], wide), rows, cols)

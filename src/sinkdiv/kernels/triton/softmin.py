@@ -7,6 +7,8 @@ for the guess was poor, begins again with a maximum. So no guess is trusted, and
 
 from __future__ import annotations
 
+import enum
+
 import triton
 import triton.language as tl
 
@@ -14,6 +16,7 @@ from sinkdiv.kernels.triton.tiles import (
     INF,
     LN2,
     LOG2E,
+    base_two,
     costs,
     entries,
     operands_of,
@@ -22,6 +25,18 @@ from sinkdiv.kernels.triton.tiles import (
     program_rows,
     sizes_of,
 )
+
+
+class Start(enum.IntEnum):
+    """What a softmin begins with."""
+
+    COLD = 0  # nothing
+    NEAR = 1  # a guess
+    SUMMED = 2  # a guess, and the sums that belong to it
+
+
+NEAR = tl.constexpr(int(Start.NEAR))
+SUMMED = tl.constexpr(int(Start.SUMMED))
 
 #: Sums between these have lost nothing: no term has overflowed, and what has underflowed is below their last place.
 LEAST = tl.constexpr(2.0**-60)
@@ -33,13 +48,13 @@ def softmin_kernel(
     x, x_low, x_norm, y, y_low, y_norm, h, near, eps, row_counts, col_counts, scales, bases, sums,
     n, m, d, blocks, batch_stride, row_stride, col_stride,
     FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
-    WARM: tl.constexpr, WHOLE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    START: tl.constexpr, WHOLE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """The softmins of a block of rows, over one part of the columns.
 
     If the part is the WHOLE, ``bases`` (B, n) are the softmins. Else base_i − ε log sum_i is the softmin over the part,
-    and ``bases`` and ``sums`` are (parts, B, n). ``near`` (B, n) is the guess, if WARM. Rows beyond a problem's count
-    are left alone.
+    and ``bases`` and ``sums`` are (parts, B, n). ``near`` (B, n) is the guess if there is one; if its sums are known,
+    ``sums`` (B, n) hold them. Rows beyond a problem's count are left alone.
     """
     b, rows = program_rows(row_counts, blocks, BM)
     first, last = program_columns(col_counts, b, BN)
@@ -50,19 +65,23 @@ def softmin_kernel(
     lanes = tl.arange(0, BN)
     h, near, bases, sums = h + b * m, near + b * n, bases + b * n, sums + b * n
     eps_b = tl.load(eps + b)
-    kappa = LOG2E / eps_b
+    kappa = base_two(eps_b)
     base = tl.zeros((BM,), eps_b.dtype)
     total = tl.zeros((BM,), eps_b.dtype)
     lost = True
-    if WARM:
+    if START >= NEAR:
         base = entries(near, rows, 0.0)
+    if START == NEAR:
         terms = tl.zeros((BM, BN), eps_b.dtype)
         for start in range(first, last, BN):
             cols = start, lanes, start + lanes < last
-            scores = LOG2E * entries(h, cols, -INF)
+            scores = entries(h, cols, -INF) * LOG2E
             C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
             terms += tl.exp2(scores[None, :] - kappa * (C - base[:, None]))
         total = tl.sum(terms, 1)
+    if START == SUMMED:
+        total = entries(sums, rows, 0.0)
+    if START >= NEAR:
         kept = ((total > LEAST) & (total < MOST)) | (rows[2] == 0)
         lost = tl.min(kept.to(tl.int32), 0) == 0
     if lost:
@@ -70,7 +89,7 @@ def softmin_kernel(
         total = tl.zeros((BM,), eps_b.dtype)
         for start in range(first, last, BN):
             cols = start, lanes, start + lanes < last
-            scores = LOG2E * entries(h, cols, -INF)
+            scores = entries(h, cols, -INF) * LOG2E
             C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
             z = scores[None, :] - kappa * C
             higher = tl.maximum(peak, tl.max(z, 1))
@@ -94,7 +113,7 @@ def joined_kernel(bases, sums, eps, softmins, total, n, parts, BLOCK: tl.constex
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < total
     eps_b = tl.load(eps + at // n, mask=mask, other=1.0)
-    kappa = LOG2E / eps_b
+    kappa = base_two(eps_b)
     base = tl.full((BLOCK,), INF, eps_b.dtype)
     sum_ = tl.zeros((BLOCK,), eps_b.dtype)
     for part in range(parts):

@@ -15,6 +15,7 @@ from sinkdiv.kernels.triton.tiles import (
     INF,
     LN2,
     LOG2E,
+    base_two,
     costs,
     costs_of_squares,
     difference_products,
@@ -67,13 +68,13 @@ def sums_kernel(
     h, t, weights = h + b * m, t + b * m, weights + b * m
     moves = xs + b * n * wide, ys + b * m * wide, dxs + b * n * wide, dys + b * m * wide
     eps_b = tl.load(eps + b)
-    kappa = LOG2E / eps_b
-    its_u = LOG2E * entries(u + b * n, rows, -INF)
+    kappa = base_two(eps_b)
+    its_u = entries(u + b * n, rows, -INF) * LOG2E
     its_s = entries(s + b * n, rows, 0.0)
     total = tl.zeros((BM, BN), eps_b.dtype)
     for start in range(first, last, BN):
         cols = start, lanes, start + lanes < last
-        scores = LOG2E * entries(h, cols, -INF)
+        scores = entries(h, cols, -INF) * LOG2E
         if TERM == TANGENT:
             S = squares(own, operands, sizes, scale, rows, cols, FORM, D, RESIDENT)
             C = costs_of_squares(S, POWER, FUNCTION)
@@ -84,7 +85,7 @@ def sums_kernel(
         if TERM == COST:
             terms = tl.where(terms > 0, terms * C, 0.0)
         elif TERM == WEIGHTED:
-            factor = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) + LN2 * z
+            factor = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) + z * LN2
             terms = tl.where(terms > 0, terms * factor, 0.0)
         elif TERM == TANGENT:
             movement = difference_products(moves, (sizes[0], sizes[1], wide), rows, cols)

@@ -85,6 +85,16 @@ def operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM
 
 
 @triton.jit
+def base_two(eps):
+    """log₂e/ε, rounded once: exponents of base 2 are made with it."""
+    numerator = tl.full((), LOG2E, eps.dtype)
+    if eps.dtype == tl.float32:
+        return tl.div_rn(numerator, eps)
+    else:
+        return numerator / eps
+
+
+@triton.jit
 def entries(vector, places, OTHER: tl.constexpr):
     """Those of a vector; ``OTHER`` where there are none."""
     first, lanes, mask = places

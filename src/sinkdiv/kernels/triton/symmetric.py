@@ -1,0 +1,58 @@
+"""The sums of a softmin between points and themselves, from each pair of tiles once.
+
+With a guess w of the softmin of h, and r_j = exp(h_j − w_j/ε), the sums Σ_j exp(h_j + (w_i − C_ij)/ε) are Σ_j r_j E_ij
+with a symmetric E_ij = exp((w_i + w_j − C_ij)/ε): its exponentials, half as many, serve a tile and its mirror image.
+They are added atomically, so their last digits may change from run to run.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from sinkdiv.kernels.triton.tiles import INF, LOG2E, base_two, costs, entries, operands_of, own_points, sizes_of
+
+
+@triton.jit(do_not_specialize=["n", "m", "d", "blocks"])
+def symmetric_sums_kernel(
+    x, x_low, x_norm, y, y_low, y_norm, h, near, eps, row_counts, col_counts, scales, sums,
+    n, m, d, blocks, batch_stride, row_stride, col_stride,
+    FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """Adds to ``sums`` (B, n) what two blocks of rows share with the blocks not before them.
+
+    The p-th and the p-th last: together all programs have equally many tiles. Several parts take turns at the columns.
+    """
+    pairs_of_blocks = (blocks + 1) // 2
+    b = (tl.program_id(0) // pairs_of_blocks).to(tl.int64)
+    mine = tl.program_id(0) % pairs_of_blocks
+    part, parts = tl.program_id(1), tl.num_programs(1)
+    count = tl.load(row_counts + b)
+    sizes, strides = sizes_of(n, m, d, FORM, D, RESIDENT), (row_stride, col_stride)
+    operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
+    scale = tl.load(scales + b)
+    eps_b = tl.load(eps + b)
+    kappa = base_two(eps_b)
+    h, near, sums = h + b * n, near + b * n, sums + b * n
+    lanes = tl.arange(0, BN)
+    # The block in the middle has itself for a partner: it is done once.
+    for block in range(
+        mine, tl.where(2 * mine + 1 == blocks, mine + 1, blocks - mine), tl.maximum(blocks - 1 - 2 * mine, 1)
+    ):
+        rows = block * BM, tl.arange(0, BM), block * BM + tl.arange(0, BM) < count
+        own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
+        its_near = entries(near, rows, 0.0)
+        its_weight = tl.exp2(entries(h, rows, -INF) * LOG2E - kappa * its_near)
+        total = tl.zeros((BM, BN), eps_b.dtype)
+        for start in range((block + part) * BM, count, parts * BN):
+            cols = start, lanes, start + lanes < count
+            near_j = entries(near, cols, 0.0)
+            weight_j = tl.exp2(entries(h, cols, -INF) * LOG2E - kappa * near_j)
+            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
+            E = tl.exp2(kappa * ((its_near[:, None] + near_j[None, :]) - C))
+            total += E * weight_j[None, :]
+            if start > block * BM:
+                mirrored = tl.sum(E * its_weight[:, None], 0)
+                tl.atomic_add(sums + start + lanes, mirrored, mask=cols[2], sem="relaxed")
+        tl.atomic_add(sums + rows[0] + rows[1], tl.sum(total, 1), mask=rows[2], sem="relaxed")
