@@ -86,10 +86,11 @@ def test_blocks_of_rows(monkeypatch, form, rho):
     """A cost matrix that does not fit into registers is gone through in blocks of rows, to the same end."""
     from sinkdiv.kernels.triton import small as kernel
 
-    monkeypatch.setitem(kernel.TILE, torch.float64, 2**8)
-    problem = transport_problem(Kind(n=40, m=20, eps=0.1, form=form, rho=rho, empty=True))
-    # Rows of the first blocks without weight: the columns' sums begin empty.
-    problem.a[:, :20] = 0
+    monkeypatch.setitem(kernel.TILE, torch.float64, 2**7)
+    problem = transport_problem(Kind(n=30, m=15, eps=0.1, form=form, rho=rho, empty=True))
+    # No row of the first block has weight: the columns' sums begin empty.
+    problem.a[:, :8] = 0
+    problem.a.div_(problem.a.sum())
     limits = Limits(1e-7, 2000)
     assert_same_solution(by_kernel(problem, limits), by_python(problem, limits), problem, limits)
 
@@ -165,8 +166,10 @@ def test_starts(form, rho):
     assert int(warm.passes) <= 4 < int(cold.passes)
     torch.testing.assert_close(warm.value, cold.value, rtol=0, atol=CLOSE[torch.float64])
     g = 50 * torch.randn(problem.b.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    lost, expected = (solver(problem, limits, Start(g)) for solver in (by_kernel, by_python))
-    assert_same_solution(lost, expected, problem, limits)
+    lost = by_kernel(problem, limits, Start(g))
+    assert lost.status == (Status.CONVERGED,)
+    # Where marginals are hard, the constant in nonsense of size 50 stays, and the value carries units of it.
+    torch.testing.assert_close(lost.value, cold.value, rtol=0, atol=200 * torch.finfo(torch.float64).eps)
 
 
 @pytest.mark.parametrize(("eps", "rho", "offset"), [(0.07, 0.015, 3.0), (1e-3, 1e-3, 30.0)])
@@ -207,7 +210,7 @@ def test_what_is_small():
     assert not small.is_small(problem(3, 4), replace(limits, watch=lambda check: False))
 
 
-@pytest.mark.parametrize("reach", [None, 0.7])
+@pytest.mark.parametrize(("dtype", "reach"), [(torch.float64, None), (torch.float32, 0.7)])
 def test_a_divergence(dtype, reach, monkeypatch):
     """Value and gradient of a loss are those that the CPU finds, and its three problems are three launches."""
     from sinkdiv.kernels.triton import small as kernel
