@@ -58,11 +58,13 @@ def _log_sum(exponents, axis: tl.constexpr):
 def _costs(C, first, n, m, R: tl.constexpr, M: tl.constexpr, L: tl.constexpr):
     """R rows of a cost matrix (n, m) as a tile (M / L, R, L), zero beyond its edges.
 
-    A thread then holds about as many rows as columns, whose sums need few exchanges.
+    A thread then holds about as many rows as columns, whose sums need few exchanges between threads.
     """
     rows = (first + tl.arange(0, R))[None, :, None]
     columns = tl.arange(0, M // L)[:, None, None] * L + tl.arange(0, L)[None, None, :]
-    return tl.load(C + rows * m + columns, mask=(rows < n) & (columns < m), other=0.0)
+    # Rows are not contiguous; to say so is how the compiler is told to give them the lanes that columns leave.
+    pointers = tl.max_contiguous(C + rows * m + columns, (1, 2, L))
+    return tl.load(pointers, mask=(rows < n) & (columns < m), other=0.0)
 
 
 @triton.jit
@@ -131,16 +133,15 @@ def _log_target(log_weights, potential, rho):
 
 
 @triton.jit
-def _residual(weights, log_weights, potential, raw, scale, rho, SOFT: tl.constexpr):
-    """See `Problem.residual`."""
-    change = (potential - raw) * scale
-    target = weights
+def _residual(shares, log_weights, potential, raw, scale, rho, SOFT: tl.constexpr):
+    """See `Problem.residual`; ``shares`` are the weights relative to their sum."""
+    change, target = (potential - raw) * scale, shares
     if SOFT:
         logs = _log_target(log_weights, potential, rho)
         target = tl.exp2(logs - tl.max(logs, 0))
+        target = target / tl.sum(target, 0)
         change += potential * (1 / (rho / LOG2E)).to(potential.dtype)
-    change = tl.exp2(tl.where(weights > 0, change, 0.0)) - 1
-    return tl.sum(target * tl.abs(change), 0) / tl.sum(target, 0)
+    return tl.sum(target * tl.abs(tl.exp2(tl.where(shares > 0, change, 0.0)) - 1), 0)
 
 
 @triton.jit
@@ -169,14 +170,10 @@ def _gain(weights, potential, rho, SOFT: tl.constexpr):
 
 
 @triton.jit
-def _value(a, b, f, g, eps, rho_f, rho_g, SOFT: tl.constexpr):
-    """The dual value of g and its best partner f; see `Problem.dual_value`."""
-    mass = tl.sum(a.to(tl.float64), 0)
-    plan_mass = mass
-    if SOFT:
-        plan_mass = tl.sum(a.to(tl.float64) * tl.exp(tl.where(a > 0, -f, 0.0).to(tl.float64) / rho_f), 0)
-    attained = _gain(a, f, rho_f, SOFT) + _gain(b, g, rho_g, SOFT)
-    return attained - eps * (plan_mass - mass * tl.sum(b.to(tl.float64), 0))
+def _attained(a, b, f, g, eps, rho_f, rho_g, SOFT: tl.constexpr):
+    """The dual value of g and its best partner f, up to ε·m_a(1 − m_b): the mass of their plan is what f gains short of
+    ρ·m_a, over ρ."""
+    return _gain(a, f, rho_f, SOFT) * (1 + eps / rho_f) + _gain(b, g, rho_g, SOFT)
 
 
 @triton.jit
@@ -199,10 +196,11 @@ def _appended(history, dx, r_change, metric, MIXING: tl.constexpr, MODULO_CONSTA
     """The history with one more pair in it, which does not count yet."""
     mixed, dr, gram, newest, count = history
     newest = (newest + 1) & (_DEPTH - 1)
+    weighted = metric * _centred(r_change, metric, MODULO_CONSTANTS)
     new = tl.arange(0, _DEPTH) == newest
     mixed = tl.where(new[:, None], (dx + r_change * MIXING)[None, :], mixed)
     dr = tl.where(new[:, None], r_change[None, :], dr)
-    products = _products(dr, r_change, metric, MODULO_CONSTANTS)
+    products = _products(dr, weighted)
     gram = tl.where(new[:, None], products[None, :], tl.where(new[None, :], products[:, None], gram))
     return mixed, dr, gram, newest, count
 
@@ -223,15 +221,8 @@ def _centred(vector, metric, MODULO_CONSTANTS: tl.constexpr):
 
 
 @triton.jit
-def _norm(vector, metric):
-    vector = _centred(vector, metric, True)
-    return tl.sqrt(tl.sum(metric * vector * vector, 0))
-
-
-@triton.jit
-def _products(dr, vector, metric, MODULO_CONSTANTS: tl.constexpr):
-    """The inner products (8,) of a vector with all Δr_j: it is enough that one of the two is centred."""
-    weighted = metric * _centred(vector, metric, MODULO_CONSTANTS)
+def _products(dr, weighted):
+    """The inner products (8,) of all Δr_j with a vector that was centred and weighted: it is enough to centre one."""
     return tl.sum(dr.to(tl.float64) * weighted[None, :], 1)
 
 
@@ -257,12 +248,12 @@ def _least_squares(gram, right, newest, count):
 
 
 @triton.jit
-def _anderson_step(history, r, metric, MIXING: tl.constexpr, MODULO_CONSTANTS: tl.constexpr):
-    """The step from the point with residual r; β r where there is no history."""
+def _anderson_step(history, r, weighted, MIXING: tl.constexpr):
+    """The step from the point with residual r, ``weighted`` when it is centred; β r where there is no history."""
     mixed, dr, gram, newest, count = history
     step = r * MIXING
     if count > 0:
-        gamma = _least_squares(gram, _products(dr, r, metric, MODULO_CONSTANTS), newest, count)
+        gamma = _least_squares(gram, _products(dr, weighted), newest, count)
         step -= tl.sum(tl.where((gamma != 0)[:, None], gamma.to(r.dtype)[:, None] * mixed, 0.0), 0)
     return step
 
@@ -283,10 +274,13 @@ def _ascended(ascent, history, g, r, dual, fall, unit, metric):
     plain = tl.where(failed_again, penalty, tl.maximum(plain - 1, 0))
     penalty = tl.where(failed_again, tl.minimum(2 * penalty, _PLAIN_STEPS), penalty)
 
-    step = _anderson_step(history, r_ref, metric, _MIXING, True)
+    centred = _centred(r_ref, metric, True)
+    step = _anderson_step(history, r_ref, metric * centred, _MIXING)
     last = tl.where(plain > 0, 0.0, length)
-    longest = tl.where(failed, last / 2, tl.maximum(last, _norm(r_ref, metric)) * _CAP)
-    wanted = _norm(step, metric)
+    plain_length = tl.sqrt(tl.sum(metric * centred * centred, 0))
+    longest = tl.where(failed, last / 2, tl.maximum(last, plain_length) * _CAP)
+    centred = _centred(step, metric, True)
+    wanted = tl.sqrt(tl.sum(metric * centred * centred, 0))
     extrapolate = (plain == 0) & (history[4] > 0)
     length = tl.where(extrapolate, tl.minimum(wanted, longest), last)
     shrink = tl.minimum(wanted, longest).to(r.dtype) / tl.where(wanted > 0, wanted, 1.0).to(r.dtype)
@@ -344,8 +338,9 @@ def accelerated_kernel(
     T: tl.constexpr = b.dtype
     UNIT: tl.constexpr = 2.0**-52 if tl.float64 == T else 2.0**-23
     log_a, log_b = _log2(a), _log2(b)
-    metric = b.to(tl.float64) / tl.sum(b.to(tl.float64), 0)
-    weight = 1 / (tl.sum(a.to(tl.float64), 0) * eps)
+    mass_a, mass_b = tl.sum(a.to(tl.float64), 0), tl.sum(b.to(tl.float64), 0)
+    metric, constant = b.to(tl.float64) / mass_b, eps * mass_a * (1 - mass_b)
+    shares, unit_dual = metric.to(T), 1 / (eps * mass_a)
     spread = tl.load(spread + problem).to(tl.float64)
     tl.store(numbers + 2, spread.to(T))
     fall = spread / eps * (4 * UNIT) + _FALL
@@ -365,16 +360,17 @@ def accelerated_kernel(
     running = finite & (steps > 0)
     while running:
         scale, unit = target_scale / factor, target_unit * factor
+        eps_now = eps * factor.to(tl.float64)
         damping_f, damping_g = tl.full((), 1.0, T), tl.full((), 1.0, T)
         if SOFT:
-            eps_now = eps * factor.to(tl.float64)
             damping_f, damping_g = (1 / (1 + eps_now / rho_f)).to(T), (1 / (1 + eps_now / rho_g)).to(T)
         sums_f, sums_g = _sweep(resident, C, a_all, log_b + g * scale, damping_f, scale, n, m, N, M, R, L)
         raw_f, raw_g = -unit * _spread(sums_f), -unit * _spread(sums_g)
         if SOFT:
             g, raw_f, raw_g = _translated(g, raw_f, raw_g, log_a, log_b, damping_f, eps_now, rho_f, rho_g)
         f, updated = damping_f * raw_f, damping_g * raw_g
-        error = _residual(b, log_b, g, raw_g, scale, rho_g, SOFT)
+        error = _residual(shares, log_b, g, raw_g, scale, rho_g, SOFT)
+        attained = _attained(a, b, f, g, eps_now, rho_f, rho_g, SOFT)
 
         at_target = factor == 1.0
         tl.store(errors + step, tl.where(at_target, error, float("nan")).to(tl.float32), mask=step < checks)
@@ -383,14 +379,11 @@ def accelerated_kernel(
         if better:
             _store_side(out_f, rows, n, f, raw_f)
             _store_side(out_g, columns, m, g, raw_g)
-            tl.store(numbers + 1, _value(a, b, f, g, eps, rho_f, rho_g, SOFT).to(T))
+            tl.store(numbers + 1, (attained - constant).to(T))
 
-        gain_f, gain_g = _gain(a, f, rho_f, SOFT), _gain(b, g, rho_g, SOFT)
-        if SOFT:
-            gain_f *= 1 + eps_now / rho_f
         inverse = 1 / (target_eps * factor)
         r = tl.where(b > 0, (updated - g) * inverse, 0.0)
-        dual = (gain_f + gain_g) * weight / factor.to(tl.float64)
+        dual = attained * (unit_dual / factor.to(tl.float64))
         extrapolated, ascent, history = _ascended(ascent, history, g, r, dual, fall, inverse, metric)
         following = _next_factor(factor, cold, level_steps, error, step, most, WARM)
         moved = following != factor
@@ -425,7 +418,9 @@ def symmetric_kernel(
     a = tl.load(a + problem * n + rows, mask=rows < n, other=0.0)
     T: tl.constexpr = a.dtype
     log_a = _log2(a)
-    metric = a.to(tl.float64) / tl.sum(a.to(tl.float64), 0)
+    mass = tl.sum(a.to(tl.float64), 0)
+    metric, constant = a.to(tl.float64) / mass, eps * mass * (1 - mass)
+    shares = metric.to(T)
     spread = tl.load(spread + problem).to(tl.float64)
     tl.store(numbers + 2, spread.to(T))
     scale, unit, inverse = (1 / (eps / LOG2E)).to(T), (eps / LOG2E).to(T), (1 / eps).to(T)
@@ -445,21 +440,22 @@ def symmetric_kernel(
         raw = -unit * _spread(_sums(resident, C, log_a + f * scale, scale, n, n, N, N, R, L))
         updated = damping * raw
         f = tl.where(a > 0, f, updated)
-        error = 2 * _residual(a, log_a, f, raw, scale, rho, SOFT)
+        error = 2 * _residual(shares, log_a, f, raw, scale, rho, SOFT)
 
         tl.store(errors + step, error.to(tl.float32), mask=step < checks)
         better = error <= best
         best, found = tl.where(better, error, best), found | better
         if better:
             _store_side(out, rows, n, f, raw)
-            tl.store(numbers + 1, _value(a, a, damping * raw, f, eps, rho, rho, SOFT).to(T))
+            attained = _attained(a, a, damping * raw, f, eps, rho, rho, SOFT)
+            tl.store(numbers + 1, (attained - constant).to(T))
 
         r = (updated - f) * inverse
         averaging = averaging | (error > last_error)
         history = _appended(history, (f - last_f) * inverse, r - last_r, metric, _SELF_MIXING, False)
         history = _counted(history, tl.where(averaging | (step == 0), 0, history[4] + 1))
         last_f, last_r, last_error = f, r, error
-        f += _anderson_step(history, r, metric, _SELF_MIXING, False) / inverse
+        f += _anderson_step(history, r, metric * r.to(tl.float64), _SELF_MIXING) / inverse
         step += 1
         running = (step < steps) & ((best.to(tl.float64) <= tol) == 0)
 
