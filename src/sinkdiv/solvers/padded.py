@@ -26,7 +26,7 @@ JOINED_PAIRS = 2**25
 #: No problem is padded to more than so many times its own pairs.
 PADDED = 4
 
-Solver = Callable[[Problem, Limits, "Start | None"], Solution]
+Solver = Callable[[Sequence[Problem], Limits, "Sequence[Start | None]"], list[Solution]]
 
 
 def is_worthwhile(device: torch.device) -> bool:
@@ -38,14 +38,14 @@ def solve_joined(
     problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None], solver: Solver
 ) -> list[Solution]:
     """Solve problems of one dtype and device with a ``solver`` of batches, as few of them as possible."""
+    groups = _groups(problems, starts)
+    members = [[problems[k] for k in group] for group in groups]
+    begun = [_joined_start([starts[k] for k in group]) for group in groups]
+    joined = [chosen[0] if len(chosen) == 1 else _joined(chosen) for chosen in members]
     solutions: dict[int, Solution] = {}
-    for places in _groups(problems, starts):
-        chosen, begun = [problems[k] for k in places], [starts[k] for k in places]
-        if len(places) == 1:
-            found = [solver(chosen[0], limits, begun[0])]
-        else:
-            found = _parts(solver(_joined(chosen), limits, _joined_start(begun)), chosen)
-        solutions.update(zip(places, found, strict=True))
+    for solution, chosen, group in zip(solver(joined, limits, begun), members, groups, strict=True):
+        found = [solution] if len(chosen) == 1 else _parts(solution, chosen)
+        solutions.update(zip(group, found, strict=True))
     return [solutions[k] for k in range(len(problems))]
 
 
