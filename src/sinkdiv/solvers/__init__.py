@@ -43,9 +43,11 @@ def solve(
     Raises:
         OverflowError: if the costs of a problem overflow the dtype, unless nothing is to be read from its device.
     """
+    if all(is_small(problem, limits) for problem in problems):
+        return solve_small(problems, limits, starts, differentiate)
     if padded.is_worthwhile(problems[0].a.device):
         return padded.solve_joined(problems, limits, starts, _solve_each)
-    return _solve_each(problems, limits, starts, differentiate)
+    return _solve_each(problems, limits, starts)
 
 
 def solve_matrix(problem: Problem, limits: Limits, method: str) -> Solution:
@@ -60,11 +62,7 @@ def solve_matrix(problem: Problem, limits: Limits, method: str) -> Solution:
     return MATRIX_METHODS[method](problem, limits)
 
 
-def _solve_each(
-    problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None], differentiate: Sequence[bool] = ()
-) -> list[Solution]:
-    if all(is_small(problem, limits) for problem in problems):
-        return solve_small(problems, limits, starts, differentiate or [False] * len(problems))
+def _solve_each(problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
     return [_solve_one(problem, limits, start) for problem, start in zip(problems, starts, strict=True)]
 
 

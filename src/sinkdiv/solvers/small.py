@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sinkdiv.kernels import native, triton
+from sinkdiv.solvers import padded
 from sinkdiv.solvers.problem import History, Limits, Problem, Solution, Start, Status, check_spread
 from sinkdiv.solvers.progress import statuses
 
@@ -47,13 +48,8 @@ def solve_small(
     ``differentiate`` as in `sinkdiv.solvers.solve`; on a GPU a gradient is one more pass, made when it is asked for.
     """
     if triton.serves(problems[0].a):
-        solved = [_on_gpu(problem, limits, start) for problem, start in zip(problems, starts, strict=True)]
-    else:
-        solved = _on_cpu(problems, limits, starts, differentiate)
-    if not limits.tested and not problems[0].a.is_cpu:
-        return [one.solution(None) for one in solved]
-    ends = iter(torch.cat([one.numbers for one in solved]).tolist())
-    return [one.solution([next(ends) for _ in one.numbers]) for one in solved]
+        return padded.solve_joined(problems, limits, starts, _solve_on_gpu)
+    return _solutions(_on_cpu(problems, limits, starts, differentiate), limits)
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,6 @@ class _Solved:
     """A batch of problems after its solve: what a kernel returns of it (`native.small_batch`, `triton.small`)."""
 
     problem: Problem
-    limits: Limits
     results: Tensor
     passes: Tensor
     errors: Tensor
@@ -72,42 +67,52 @@ class _Solved:
         """The marginal error, the dual value and the spread of the cost of each problem, (B, 3)."""
         return self.results[:, -3:]
 
-    def solution(self, ends: Sequence[Sequence[float]] | None) -> Solution:
-        """``ends`` are the `numbers`, if they were read."""
+    def solution(self, status: tuple[Status, ...], limits: Limits) -> Solution:
         f, raw_f, *others, _ = torch.split_with_sizes(self.results, _sizes(self.problem), 1)
         g, raw_g = others or (f, raw_f)
         error, value, _ = self.numbers.unbind(1)
         return Solution(
-            f, g, raw_f, raw_g, error, value, self.passes, self._status(ends), self._histories, self.gradient
-        )  # fmt: skip
+            f, g, raw_f, raw_g, error, value, self.passes, status, lambda: self._histories(limits), self.gradient
+        )
 
-    def _status(self, ends: Sequence[Sequence[float]] | None) -> tuple[Status, ...]:
-        if ends is None:
-            return (Status.FIXED,) * len(self.passes)
-        errors, _, spreads = zip(*ends, strict=True)
-        check_spread(spreads)
-        return statuses(errors, spreads, self.problem, self.limits)
-
-    def _histories(self) -> tuple[History, ...]:
+    def _histories(self, limits: Limits) -> tuple[History, ...]:
+        """Of each part of the batch."""
         parts = self.problem.parts or (len(self.passes),)
-        if not self.limits.tested:
+        if not limits.tested:
             return ((),) * len(parts)
-        numbers = self.errors.cpu(), self.passes.cpu(), self.numbers[:, 0].cpu()
-        return tuple(self._history(*part) for part in zip(*(one.split(parts) for one in numbers), strict=True))
-
-    def _history(self, errors: Tensor, passes: Tensor, final: Tensor) -> History:
+        recorded = zip(*(t.cpu().split(parts) for t in (self.errors, self.passes, self.numbers[:, 0])), strict=True)
         step = 1 if self.problem.symmetric else 2
-        spent = int(passes.max())
-        last = min(spent // step, errors.shape[1])
-        checks = torch.arange(last)[None, :]
-        # A problem that is done counts with the error it was done with.
-        done = checks >= (passes // step)[:, None]
-        worst = torch.where(done, final[:, None].float(), errors[:, :last]).amax(0)  # NaN where one is above its target
-        at_target = ~worst.isnan()
-        history = list(zip(((checks[0] + 1) * step)[at_target].tolist(), worst[at_target].tolist(), strict=True))
-        if last < spent // step:
-            history.append((spent, float(final.max())))
-        return tuple(history)
+        return tuple(_history(errors, passes, final, step) for errors, passes, final in recorded)
+
+
+def _solutions(solved: Sequence[_Solved], limits: Limits) -> list[Solution]:
+    """The solutions, and how they ended: the only wait for a GPU."""
+    numbers = torch.cat([one.numbers for one in solved])
+    if not limits.tested and numbers.device.type != "cpu":
+        return [one.solution((Status.FIXED,) * len(one.passes), limits) for one in solved]
+    errors, _, spreads = zip(*numbers.tolist(), strict=True)
+    check_spread(spreads)
+    solutions, first = [], 0
+    for one in solved:
+        own = slice(first, first + len(one.passes))
+        solutions.append(one.solution(statuses(errors[own], spreads[own], one.problem, limits), limits))
+        first = own.stop
+    return solutions
+
+
+def _history(errors: Tensor, passes: Tensor, final: Tensor, step: int) -> History:
+    """From the errors (B, checks) at the first tests, of ``step`` passes each, and the final ones (B,)."""
+    spent = int(passes.max())
+    last = min(spent // step, errors.shape[1])
+    checks = torch.arange(last)[None, :]
+    # A problem that is done counts with the error it was done with.
+    done = checks >= (passes // step)[:, None]
+    worst = torch.where(done, final[:, None].float(), errors[:, :last]).amax(0)  # NaN where one is above its target ε
+    at_target = ~worst.isnan()
+    history = list(zip(((checks[0] + 1) * step)[at_target].tolist(), worst[at_target].tolist(), strict=True))
+    if last < spent // step:
+        history.append((spent, float(final.max())))
+    return tuple(history)
 
 
 def _sizes(problem: Problem) -> list[int]:
@@ -121,17 +126,23 @@ def _checks(problem: Problem, limits: Limits) -> int:
     return min(limits.max_passes if problem.symmetric else max(1, limits.max_passes // 2), RECORDED)
 
 
+def _solve_on_gpu(problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
+    return _solutions(
+        [_on_gpu(problem, limits, start) for problem, start in zip(problems, starts, strict=True)], limits
+    )
+
+
 def _on_gpu(problem: Problem, limits: Limits, start: Start | None) -> _Solved:
     from sinkdiv.kernels.triton.small import solve_small
 
     geometry = problem.geometry
     C = geometry.pairs(0).costs() if geometry.matrix is None else geometry.matrix
-    results, passes, errors = solve_small(
+    outputs = solve_small(
         C, problem.a, problem.b, geometry.spread(), problem.eps, problem.rho, symmetric=problem.symmetric,
         start=None if start is None else start.g, tol=limits.tol, max_passes=limits.max_passes,
         checks=_checks(problem, limits),
     )  # fmt: skip
-    return _Solved(problem, limits, results, passes, errors)
+    return _Solved(problem, *outputs)
 
 
 def _on_cpu(
@@ -155,6 +166,6 @@ def _on_cpu(
                 pairs, problem.eps, problem.rho, problem.symmetric, weights, g, (results, passes, errors), gradient
             )
         )
-        solved.append(_Solved(problem, limits, results, passes, errors, gradient))
+        solved.append(_Solved(problem, results, passes, errors, gradient))
     native.solve_small(batches, problems[0].a.dtype, limits.tol, limits.max_passes)
     return solved
