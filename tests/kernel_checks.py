@@ -177,18 +177,28 @@ def check_softmin(pairs, case, dtype):
 
 def check_all(pairs, case, dtype):
     """Every operation but those of points only."""
-    exact = case.exact
-    u, h, eps = case.wide("u", "h", "eps")
-    check_softmin(pairs, case, dtype)
+    check_matrices(pairs, case, dtype)
+    check_sums(pairs, case, dtype)
 
-    P = exact.plan_matrix(u, h, eps)
-    entry = P * torch.where(case.u.isinf()[:, :, None], 0.0, case.exponent_units("u", "h"))
+
+def check_matrices(pairs, case, dtype):
+    """Results as large as the costs."""
+    P, entry = exact_plan(case)
     given = case.u, case.h, case.eps
     plan = pairs.plan_matrix(*given)
     check("plan_matrix", plan, P, entry, dtype)
     assert (plan[case.u.isinf()] == 0).all()
     assert (plan.mT[case.h.isinf()] == 0).all()
+    along = Directions.of(case, dtype)
+    weights, off = along.weighted_by_logarithms(P, entry)
+    check("weighted_plan", pairs.weighted_plan(*given, along.s, along.t), weights, off, dtype, most(off, P))
 
+
+def check_sums(pairs, case, dtype, widths=(1, 5, 12, 13, 70)):
+    """Results as large as the weights; products of plans have these ``widths``."""
+    check_softmin(pairs, case, dtype)
+    P, entry = exact_plan(case)
+    given = case.u, case.h, case.eps
     rows, columns = pairs.marginals(*given)
     check("row sums", rows, P.sum(2), entry.sum(2), dtype)
     check("column sums", columns, P.sum(1), entry.sum(1), dtype)
@@ -200,14 +210,13 @@ def check_all(pairs, case, dtype):
 
     along = Directions.of(case, dtype)
     weights, off = along.weighted_by_logarithms(P, entry)
-    check("weighted_plan", pairs.weighted_plan(*given, along.s, along.t), weights, off, dtype, most(off, P))
     for axis, sums in zip((2, 1), pairs.weighted_marginals(*given, along.s, along.t), strict=True):
         check(f"weighted sums {axis}", sums, weights.sum(axis), off.sum(axis), dtype, most(off, P))
 
     off = entry + case.arithmetic.factors * P
-    for k in (1, 5, 12, 13, 70):
+    for k in widths:
         generator = torch.Generator().manual_seed(k)
-        v = torch.randn(case.y.shape[0], case.y.shape[1], k, generator=generator, dtype=dtype).to(case.y.device)
+        v = torch.randn(*case.h.shape, k, generator=generator, dtype=dtype).to(case.h.device)
         check(f"plan_product {k}", pairs.plan_product(*given, v), P @ v.double(), off @ v.double().abs(), dtype)
     check_corrected_primal(pairs, case, dtype)
 
@@ -241,16 +250,20 @@ def differences(w, off, x, y, arithmetic):
     return total, bound
 
 
-def exact_plan(case, p):
-    """The plan in float64, by how many units its entries may be off, and what turns differences into derivatives."""
+def exact_plan(case):
+    """The plan in float64, and by how many units its entries may be off."""
     P = case.exact.plan_matrix(*case.wide("u", "h", "eps"))
-    entry = P * torch.where(case.u.isinf()[:, :, None], 0.0, case.exponent_units("u", "h"))
-    return P, entry, 2.0 if p == 2 else torch.where(case.C > 0, p * case.C ** (1 - 2 / p), 0.0)
+    return P, P * torch.where(case.u.isinf()[:, :, None], 0.0, case.exponent_units("u", "h"))
+
+
+def slopes(case, p):
+    """What turns differences of points into derivatives of costs: p |x−y|^{p−2}."""
+    return 2.0 if p == 2 else torch.where(case.C > 0, p * case.C ** (1 - 2 / p), 0.0)
 
 
 def check_gradient(pairs, case, p, dtype):
     """Each P_ij ∂c carries its entry's error."""
-    P, entry, factor = exact_plan(case, p)
+    (P, entry), factor = exact_plan(case), slopes(case, p)
     expected, bound = differences(factor * P, factor * entry, case.x, case.y, case.arithmetic)
     largest = most(factor * entry, P) * case.x.abs().max()
     check("plan_gradient", pairs.plan_gradient(case.u, case.h, case.eps), expected, bound, dtype, largest)
@@ -290,7 +303,7 @@ class Directions:
 
 def check_derivatives(pairs, case, p, dtype):
     """What only points have besides. Each term carries its plan entry's error and those of its factors."""
-    P, entry, factor = exact_plan(case, p)
+    (P, entry), factor = exact_plan(case), slopes(case, p)
     along = Directions.of(case, dtype)
     weights, off = along.weighted_by_logarithms(P, entry)
     expected, bound = differences(factor * weights, factor * off, case.x, case.y, case.arithmetic)
@@ -301,7 +314,7 @@ def check_derivatives(pairs, case, p, dtype):
 
 def check_tangents(pairs, case, p, dtype, along):
     given = case.u, case.h, case.eps
-    P, entry, factor = exact_plan(case, p)
+    (P, entry), factor = exact_plan(case), slopes(case, p)
     tangent, loose = tangents(case, along.dx, along.dy, p)
     bound = entry * tangent.abs() + P * loose
     actual = pairs.tangent_marginals(*given, along.dx, along.dy)
@@ -335,7 +348,7 @@ def tangents(case, dx, dy, p):
     rows = [((x[:, i, None] - y) * (dx[:, i, None] - dy)).sum(-1) for i in range(x.shape[1])]
     products, speed = torch.stack(rows, 1), torch.cdist(dx, dy)
     if p != 2:
-        factor = torch.where(case.C > 0, p * case.C ** (1 - 2 / p), 0.0)
+        factor = slopes(case, p)
         return factor * products, (1 + math.sqrt(d)) * factor * case.C ** (1 / p) * speed
     loose = 2 * (1 + math.sqrt(d)) * case.C.sqrt() * speed
     if d > case.arithmetic.tangents:
