@@ -118,16 +118,19 @@ def test_distance_of_a_shifted_cloud_is_the_squared_shift(
     np.testing.assert_allclose(np.load(plan)["plan"].sum(0), np.full(20, 0.05), atol=1e-6)
 
 
-def test_distance_takes_weights_and_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cosine"])
+def test_distance_takes_weights_and_prints_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cost: str
+) -> None:
     x, y = torch.rand(10, 3, dtype=torch.float64), torch.rand(8, 3, dtype=torch.float64)
     a = torch.full((10,), 0.1, dtype=torch.float64)
     b = torch.arange(1, 9, dtype=torch.float64) / 36
     for name, array in {"x": x, "y": y, "a": a, "b": b}.items():
         np.save(tmp_path / f"{name}.npy", array.numpy())
     files = [str(tmp_path / "x.npy"), str(tmp_path / "y.npy"), "--weights-a", str(tmp_path / "a.npy")]
-    files += ["--weights-b", str(tmp_path / "b.npy"), "--eps", "0.1"]
+    files += ["--weights-b", str(tmp_path / "b.npy"), "--eps", "0.1", "--cost", cost]
     assert run(["distance", *files]) == 0
-    value = float(sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.1))
+    value = float(sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.1, cost=cost))
     assert f"{value:.6g}" in capsys.readouterr().out
 
 

@@ -176,3 +176,17 @@ def test_the_gradient_and_its_tangent_agree_on_both_sides(name, d, side):
     geometry = CloudGeometry(i.x, i.y, find_cost(name))
     actual = geometry.gradient_tangent(i.u, i.h, i.eps, i.s, i.t, i.dx, i.dy, side)
     assert float((weights * actual).sum()) == pytest.approx(slope(gradient), rel=1e-7)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_blocks_of_rows_cover_all_and_fill_the_tiles_of_their_device(monkeypatch, device):
+    """In order, each row once; no block larger than a tile, and only the last one smaller than it may be."""
+    monkeypatch.setattr(reference, "TILE_ENTRIES", 64)
+    monkeypatch.setattr(reference, "ACCELERATOR_TILE_ENTRIES", 1000)
+    most = 64 if device == "cpu" else 1000
+    for batch, rows, columns in ((1, 10, 7), (3, 100, 5), (2, 30, 600)):
+        blocks = list(reference.row_blocks(batch, rows, columns, torch.device(device)))
+        assert [row for block in blocks for row in range(rows)[block]] == list(range(rows))
+        sizes = [block.stop - block.start for block in blocks]
+        assert all(size == 1 or size * batch * columns <= most for size in sizes)
+        assert all((size + 1) * batch * columns > most for size in sizes[:-1])

@@ -1,5 +1,8 @@
 """torch.func, and the other ways in which PyTorch runs a function: right, or refused by name; never a silent zero."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -313,3 +316,39 @@ def test_compiled_programs(value):
     close(compiled(X), program(X))
     close(gradient(compiled, X), gradient(program, X))
     close(product(compiled, X, V), product(program, X, V), 1e-9)
+
+
+def test_compilers_are_not_loaded_by_import_or_by_a_solve():
+    """Neither PyTorch's nor Triton: loading them takes longer than a solve. What torch itself loads does not count."""
+    program = (
+        "import sys, torch\n"
+        "before = set(sys.modules)\n"
+        "import sinkdiv\n"
+        "x, y = torch.rand(5, 2, requires_grad=True), torch.rand(4, 2)\n"
+        "sinkdiv.sinkhorn_divergence(x, y, blur=0.5, value='sharp').backward()\n"
+        "loaded = {'torch._dynamo', 'triton'} & (set(sys.modules) - before)\n"
+        "sys.exit(f'{loaded} were loaded' if loaded else 0)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_compiled_program_that_is_called_again():
+    """More often, and with samples of more sizes, than PyTorch compiles one function for."""
+
+    def gradients(function, x, y):
+        leaf = x.clone().requires_grad_()
+        loss = function(leaf, y)
+        (grad,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        return loss.detach(), grad.detach(), torch.autograd.grad(grad.square().sum(), leaf)[0]
+
+    def program(x, y):
+        return 2 * sinkdiv.sinkhorn_divergence(x, y, eps=0.2, value="sharp").square().sum() + x.sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(program, backend="eager")
+    for k in range(12):
+        batch = (None, 2, 3)[k % 3]
+        x, y = cloud(740 + k, 4 + k, 1 + k % 4, batch=batch), cloud(760 + k, 3 + k % 5, 1 + k % 4, batch=batch)
+        for found, expected in zip(gradients(compiled, x, y), gradients(program, x, y), strict=True):
+            close(found, expected, 1e-12)

@@ -2,7 +2,7 @@
 
 from sinkdiv.derivatives import DerivativeWarning
 from sinkdiv.divergence import Divergence, sinkhorn_divergence, solve_divergence
-from sinkdiv.ground import FeatureCost
+from sinkdiv.ground import FeatureCost, PowerCost
 from sinkdiv.losses import MMD, SinkhornDivergence, TransportCost
 from sinkdiv.mmd import mmd
 from sinkdiv.settings import ConvergenceWarning
@@ -19,6 +19,7 @@ __all__ = [
     "DerivativeWarning",
     "Divergence",
     "FeatureCost",
+    "PowerCost",
     "SinkhornDivergence",
     "Status",
     "Transport",

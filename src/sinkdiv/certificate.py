@@ -1,4 +1,4 @@
-"""Intervals that contain OT_ε, computed from any potentials.
+"""Intervals that contain OT_ε, or the optimum OT_0 without regularisation, computed from any potentials.
 
 Any pair of potentials gives a lower bound, the dual value; any plan with the right marginals gives an upper bound, the
 primal value. The plan of the potentials is made feasible by the rounding of Altschuler, Weed and Rigollet (2017,
@@ -33,9 +33,33 @@ def bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
     rows = wide.target(f, side=0)
     columns = wide.marginal(g, wide.raw_potential(f, eps, side=1), eps, side=1)
     upper = _rounded_primal(wide, f, g, columns) if wide.balanced else _soft_primal(wide, f, g, rows, columns)
+    return _widened(wide, lower, upper, f, g, problem.a.dtype)
+
+
+def unregularised_bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
+    """An interval (lower, upper), each (B,) in float64, that contains OT_0, the optimum of the same problem at ε = 0.
+
+    The lower end is the dual value of potentials that c-transforms of g have made feasible, f_i + g_j ≤ C_ij, the upper
+    end the cost of the plan behind the upper end of `bounds`, without its entropy. Float64 passes: two, and five if the
+    problem is balanced or three if not. Widened, and ``upper`` perhaps +∞, as there.
+    """
+    wide = _in_float64(problem)
+    eps = wide.eps_column()
+    g = g.double()
+    f = wide.damped(wide.raw_potential(g, eps, side=0), eps, side=0)
+    columns = wide.marginal(g, wide.raw_potential(f, eps, side=1), eps, side=1)
+    upper = (_rounded_cost if wide.balanced else _soft_cost)(wide, f, g, columns)
+    lower, f, g = _feasible_dual(wide, g)
+    return _widened(wide, lower, upper, f, g, problem.a.dtype)
+
+
+def _widened(
+    problem: Problem, lower: Tensor, upper: Tensor, f: Tensor, g: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The interval of potentials (f, g) with room for the rounding of weights and costs that came in the dtype."""
     width = torch.where(upper < torch.inf, (upper - lower).abs(), 0.0)
-    magnitude = (wide.a * f.abs()).sum(-1) + (wide.b * g.abs()).sum(-1) + width
-    slack = 4 * torch.finfo(problem.a.dtype).eps * magnitude
+    magnitude = (problem.a * f.abs()).sum(-1) + (problem.b * g.abs()).sum(-1) + width
+    slack = 4 * torch.finfo(dtype).eps * magnitude
     return lower - slack, upper + slack
 
 
@@ -49,6 +73,27 @@ def _in_float64(problem: Problem) -> Problem:
 
 def _rounded_primal(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> Tensor:
     """The primal value of the plan of (f, g), whose rows are exact, after its columns have been made exact too."""
+    a, b = problem.a, problem.b
+    energy = problem.geometry.corrected_primal(a, b, *_rounded(problem, f, g, columns))
+    plan_mass, product = a.sum(-1), a.sum(-1) * b.sum(-1)
+    return energy - problem.eps * (plan_mass - product)
+
+
+def _rounded_cost(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> Tensor:
+    """<P,C> of the same plan: the cost of what is left of the plan of (f, g), and that of its correction."""
+    a, b = problem.a, problem.b
+    log_u, log_h, eps, p, q = _rounded(problem, f, g, columns)
+    kept = problem.geometry.plan_cost(a.log() + log_u, b.log() + log_h, eps)
+    # The correction alone has the density p qᵀ, the logarithm of which splits: that part needs no pass.
+    nothing = torch.full_like(p, -torch.inf), torch.full_like(q, -torch.inf)
+    energy = problem.geometry.corrected_primal(a, b, *nothing, eps, p, q)
+    p_mass, q_mass = (a * p).sum(-1), (b * q).sum(-1)
+    entropy = (a * torch.xlogy(p, p)).sum(-1) * q_mass + p_mass * (b * torch.xlogy(q, q)).sum(-1)
+    return kept + energy - problem.eps * entropy
+
+
+def _rounded(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The plan of (f, g) with exact marginals, as (log_u, log_h, ε, p, q) of `reference.corrected_primal`."""
     eps = problem.eps_column()
     a, b = problem.a, problem.b
     shrink = torch.where(columns > b, b / columns, 1.0)
@@ -62,9 +107,7 @@ def _rounded_primal(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> 
     q = torch.where((b > 0) & (missing > 0), missing_columns / b / missing, 0.0)
     # Points without weight have no say, but their potentials may be large enough to overflow.
     log_u, log_h = torch.where(a > 0, f / eps, -torch.inf), torch.where(b > 0, g / eps, -torch.inf)
-    energy = problem.geometry.corrected_primal(a, b, log_u, log_h, eps, p, q)
-    plan_mass, product = a.sum(-1), a.sum(-1) * b.sum(-1)
-    return energy - problem.eps * (plan_mass - product)
+    return log_u, log_h, eps, p, q
 
 
 def _soft_primal(problem: Problem, f: Tensor, g: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -75,6 +118,26 @@ def _soft_primal(problem: Problem, f: Tensor, g: Tensor, rows: Tensor, columns: 
     product = problem.a.sum(-1) * problem.b.sum(-1)
     linear = (rows * f).sum(-1) + (columns * g).sum(-1) - problem.eps * (rows.sum(-1) - product)
     return linear + _divergence(rows, problem.a, problem.rho[0]) + _divergence(columns, problem.b, problem.rho[1])
+
+
+def _soft_cost(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> Tensor:
+    """<P,C> + ρ₁ KL(P1|a) + ρ₂ KL(Pᵀ1|b) of the same plan."""
+    eps = problem.eps_column()
+    log_a, log_b = problem.log_weights
+    cost = problem.geometry.plan_cost(log_a + f / eps, log_b + g / eps, eps)
+    rows = problem.target(f, side=0)
+    return cost + _divergence(rows, problem.a, problem.rho[0]) + _divergence(columns, problem.b, problem.rho[1])
+
+
+def _feasible_dual(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The dual value (B,) at ε = 0 of potentials f (B, n) and g (B, m) that are feasible, from any g; and they."""
+    sharp = replace(problem, eps=0.0)
+    rows, columns = problem.a > 0, problem.b > 0
+    f = problem.geometry.ctransform(torch.where(columns, g, -torch.inf), side=0)
+    g = problem.geometry.ctransform(torch.where(rows, f, -torch.inf), side=1)
+    f, g = torch.where(rows, f, 0.0), torch.where(columns, g, 0.0)
+    g, f = sharp.translated(g, f, sharp.eps_column())
+    return sharp.dual_value(f, g), f, g
 
 
 def _divergence(marginal: Tensor, weights: Tensor, rho: float) -> Tensor:

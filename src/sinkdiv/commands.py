@@ -102,7 +102,7 @@ def distance(
     second: Annotated[Path, typer.Argument(help="Points (m, d).")],
     blur: Annotated[float | None, typer.Option(help="Regularisation as a length.")] = None,
     eps: Annotated[float | None, typer.Option(help="Regularisation in units of the cost.")] = None,
-    cost: Annotated[str, typer.Option(help="sqeuclidean or euclidean.")] = "sqeuclidean",
+    cost: Annotated[str, typer.Option(help="sqeuclidean, euclidean or cosine.")] = "sqeuclidean",
     tol: Annotated[float, typer.Option(help="Marginal error to reach.")] = 1e-3,
     weights_a: Annotated[Path | None, typer.Option(help="Weights (n,) of the first points.")] = None,
     weights_b: Annotated[Path | None, typer.Option(help="Weights (m,) of the second points.")] = None,

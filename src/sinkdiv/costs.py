@@ -1,4 +1,4 @@
-"""Cost functions c(x, y): their names, values, derivatives, and the length scale that belongs to each.
+"""Cost functions c(x, y) between points: their names, values, derivatives, and the length scale that belongs to each.
 
 Names are scipy's, without hidden halves: ``sqeuclidean`` is |x−y|². A cost |x−y|ᵖ turns a length σ (a *blur* or a
 *reach*) into cost units as p·σᵖ, so that for ``sqeuclidean`` exp(−c/ε) is the Gaussian kernel of standard deviation σ.
@@ -16,10 +16,9 @@ LOW_DIMENSION = 8
 
 
 class Cost(ABC):
-    """A cost |x−y|ᵖ between points."""
+    """A cost |x−y|ᵖ between points; its exponent p tells it from others."""
 
-    name: str
-    exponent: int
+    exponent: float
 
     @abstractmethod
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
@@ -53,7 +52,6 @@ class Cost(ABC):
 class SquaredEuclidean(Cost):
     """|x−y|²."""
 
-    name = "sqeuclidean"
     exponent = 2
 
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
@@ -77,39 +75,65 @@ class SquaredEuclidean(Cost):
         return 2 * _weighted_differences(weights, dx, dy)
 
 
-class Euclidean(Cost):
-    """|x−y|. At coincident points, where it has no derivative, the subgradient 0 is taken, and a tangent of 0."""
+class Power(Cost):
+    """|x−y|ᵖ for any p > 0.
 
-    name = "euclidean"
-    exponent = 1
+    Of s = |x−y|² it is s^{p/2}, its gradient in x is p s^{p/2−1} (x−y), and with velocities ẋ, ẏ and q = (x−y)·(ẋ−ẏ)
+
+        tangent            p s^{p/2−1} q
+        gradient_tangent   p s^{p/2−1} [(ẋ−ẏ) + (p−2) q/s (x−y)].
+
+    At coincident points all three are 0, and all derivatives of `smooth_matrix`: the true value of those of order below
+    p, while the others do not exist unless p is even. A point's pair with itself loses nothing, because its cost stays
+    0 wherever the point moves.
+    """
+
+    def __init__(self, exponent: float) -> None:
+        self.exponent = exponent
 
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        # Differences in every dimension: the root would magnify what a matrix product cancels near the diagonal.
-        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+        return _distances(x, y).pow_(self.exponent)
 
     def smooth_matrix(self, x: Tensor, y: Tensor) -> Tensor:
         squares = (x[:, :, None, :] - y[:, None, :, :]).square().sum(-1)
-        apart = squares.detach() > 0
-        return torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)
+        if self.exponent % 2 == 0:
+            return squares.pow(self.exponent / 2)
+        apart = squares.detach() >= torch.finfo(squares.dtype).tiny
+        return torch.where(apart, torch.where(apart, squares, 1.0).pow(self.exponent / 2), 0.0)
 
     def depth(self, dimension: int) -> int:
         return dimension
 
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return _weighted_differences(_divide(weights, self.matrix(x, y)), x, y)
+        return _weighted_differences(weights * self._slopes(_distances(x, y)), x, y)
 
     def tangent(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-        return _divide(_difference_products(x, y, dx, dy), self.matrix(x, y))
+        return _difference_products(x, y, dx, dy).mul_(self._slopes(_distances(x, y)))
 
     def gradient_tangent(self, weights: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-        # Of the points' velocity only the part across their line turns the unit vector from one to the other.
-        distances = self.matrix(x, y)
-        stretch = _divide(_divide(_difference_products(x, y, dx, dy), distances), distances)
-        across = _divide(weights, distances)
-        return _weighted_differences(across, dx, dy) - _weighted_differences(across * stretch, x, y)
+        distances = _distances(x, y)
+        moved = weights * self._slopes(distances)
+        stretch = _difference_products(x, y, dx, dy).div_(distances.square_()).masked_fill_(moved == 0, 0.0)
+        turned = (stretch * moved).mul_(self.exponent - 2)
+        return _weighted_differences(moved, dx, dy) + _weighted_differences(turned, x, y)
+
+    def _slopes(self, distances: Tensor) -> Tensor:
+        """p r^{p−2}, by which x−y becomes a gradient, and 0 at coincident points.
+
+        Those are points whose squared distance is no normal number, so that a slope is finite whatever p.
+        """
+        coincident = distances <= torch.finfo(distances.dtype).tiny ** 0.5
+        return distances.pow(self.exponent - 2).mul_(self.exponent).masked_fill_(coincident, 0.0)
 
 
-COSTS: dict[str, Cost] = {cost.name: cost for cost in (SquaredEuclidean(), Euclidean())}
+class Euclidean(Power):
+    """|x−y|."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+COSTS: dict[str, Cost] = {"sqeuclidean": SquaredEuclidean(), "euclidean": Euclidean()}
 
 
 def find_cost(name: str) -> Cost:
@@ -121,6 +145,12 @@ def find_cost(name: str) -> Cost:
     if not isinstance(name, str) or name not in COSTS:
         raise ValueError(f"cost must be one of {', '.join(map(repr, COSTS))}, not {name!r}")
     return COSTS[name]
+
+
+def power(exponent: float) -> Cost:
+    """The cost |x−y|ᵖ: a named one where p is 1 or 2."""
+    named = (cost for cost in COSTS.values() if cost.exponent == exponent)
+    return next(named, None) or Power(exponent)
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -146,9 +176,12 @@ def _widen(x: Tensor) -> Tensor:
     return x if x.device.type == "mps" else x.double()  # MPS has no float64
 
 
-def _divide(values: Tensor, distances: Tensor) -> Tensor:
-    """values / distances, and 0 at coincident points."""
-    return torch.where(distances > 0, values / distances, 0.0)
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i − y_j|, (B, n, m), by differences in every dimension.
+
+    The root would magnify what a matrix product cancels near the diagonal.
+    """
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _difference_products(x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:

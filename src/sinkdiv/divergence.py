@@ -2,8 +2,8 @@
 
     S_ε(α,β) = OT_ε(α,β) − ½ OT_ε(α,α) − ½ OT_ε(β,β)  [+ ε/2 (m_α − m_β)² if the marginals are soft]
 
-It is zero for equal measures, positive otherwise and convex in each argument (F19, Theorem 1, for the costs here), and
-goes from optimal transport (ε → 0) to an MMD with kernel −c (ε → ∞).
+It is zero for equal measures, positive otherwise and convex in each argument (F19, Theorem 1, for the costs |x−y|ᵖ with
+p ≤ 2), and goes from optimal transport (ε → 0) to an MMD with kernel −c (ε → ∞).
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Divergence:
 
     @property
     def converged(self) -> bool | Tensor:
-        """Whether all three problems met the tolerance."""
+        """Whether tests have found that all three problems met the tolerance."""
         return self.ab.converged & self.aa.converged & self.bb.converged
 
     def __repr__(self) -> str:
@@ -131,10 +131,11 @@ def solve_divergence(
     cost: CostLike = "sqeuclidean",
     reach: Length | None = None,
     rho: Length | None = None,
-    tol: float = 1e-3,
+    tol: float | None = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
+    precision: str = "high",
 ) -> Divergence:
     """Solve the three problems of a Sinkhorn divergence and keep them, with their certificates.
 
@@ -142,7 +143,7 @@ def solve_divergence(
     """
     settings = Settings.check(
         find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
-        progress=progress, callback=callback,
+        progress=progress, callback=callback, precision=precision,
     )  # fmt: skip
     samples = settings.ground.featured(check_samples(x, y, a, b, balanced=settings.balanced))
     (divergence,) = solve_checked([samples], settings)
@@ -164,10 +165,11 @@ def sinkhorn_divergence(
     value: str = "entropic",
     derivative: str = "auto",
     iterations: int | None = None,
-    tol: float = 1e-3,
+    tol: float | None = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
+    precision: str = "high",
 ) -> Tensor:
     """The Sinkhorn divergence S_ε between two weighted samples, as a loss.
 
@@ -180,7 +182,7 @@ def sinkhorn_divergence(
             they have reached, whatever it is: ``tol`` and ``max_passes`` then play no part.
         iterations: how many iterations are unrolled (G18 uses 10 to 100, P19 50).
         x, y, a, b: as in `sinkdiv.solve`; or lists of B tensors each, for B problems of different sizes.
-        blur, eps, cost, reach, rho, tol, max_passes, progress, callback: as in `sinkdiv.solve`.
+        blur, eps, cost, reach, rho, tol, max_passes, progress, callback, precision: as in `sinkdiv.solve`.
 
     Returns:
         A 0-d tensor, or (B,) for a batch or for lists, in cost units. Its error is of second order in ``tol``;
@@ -196,7 +198,7 @@ def sinkhorn_divergence(
     wanted = Wanted.check(value, derivative, iterations)
     settings = Settings.check(
         find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
-        progress=progress, callback=callback,
+        progress=progress, callback=callback, precision=precision,
     )  # fmt: skip
     samples = [settings.ground.featured(one) for one in check_any(x, y, a, b, balanced=settings.balanced)]
     values = divergence_values(samples, settings, wanted)
@@ -250,5 +252,5 @@ def _self_partials(
 
 
 def _three_problems(s: Samples) -> tuple[Samples, Samples, Samples]:
-    form = s.batched, s.dtype, s.unit_masses
+    form = s.batched, s.dtype, s.unit_masses, s.positive
     return s, Samples(s.x, s.x, s.a, s.a, *form), Samples(s.y, s.y, s.b, s.b, *form)

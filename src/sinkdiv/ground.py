@@ -1,35 +1,96 @@
-"""Ground costs: what a user may give as the cost between points, by name, learned by a module, or as any function."""
+"""Ground costs: what a user may give as the cost between points: a name, a power, a learned module, any function."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from sinkdiv.costs import COSTS, Cost, find_cost
+from sinkdiv.costs import COSTS, Cost, power
 from sinkdiv.measures import CostMatrix, Samples, check_cost_values, check_features
 
 
 class GroundCost:
-    """A cost between points by its name; what is learned is a subclass."""
+    """A cost |x−y|ᵖ between points by its name; all else is a subclass."""
+
+    makes_features = False
+    """Whether the streamed cost sees features of the points instead of these."""
 
     def __init__(self, cost: Cost | None) -> None:
         self.cost = cost
-        """The cost that streams over pairs, which also turns lengths into cost units; None for a matrix."""
+        """The cost that streams over pairs; None for a matrix."""
 
-    def features(self, points: Tensor) -> Tensor:
-        """What the streamed cost sees of points (B, n, d): (B, n, k)."""
+    def from_length(self, length: float) -> float:
+        """The cost units of a length: ε of a blur, ρ of a reach."""
+        assert self.cost is not None, "a matrix has no lengths"
+        return self.cost.from_length(length)
+
+    def features(self, name: str, points: Tensor) -> Tensor:
+        """What the streamed cost sees of the points (B, n, d) of that name: (B, n, k).
+
+        Raises:
+            ValueError: naming them, if they have no features.
+        """
         return points
 
     def featured(self, samples: Samples) -> Samples:
         """The samples that the streamed cost sees; two sides that are one stay one."""
-        return samples
+        if not self.makes_features:
+            return samples
+        x = self.features("x", samples.x)
+        return replace(samples, x=x, y=x if samples.y is samples.x else self.features("y", samples.y))
 
     def posed(self, samples: Samples) -> Samples | CostMatrix:
         """The problem between featured samples."""
         return samples
+
+
+class PowerCost(GroundCost):
+    """|x−y|ᵖ, any power of the Euclidean distance, streamed. A length σ is p·σᵖ in cost units.
+
+    Up to p = 2 the Sinkhorn divergence is positive, as with the named costs, which p = 1 ("euclidean") and p = 2
+    ("sqeuclidean") are; above, where exp(−c/ε) is no positive kernel, that is not guaranteed. For p ≤ 1 the gradient
+    between coincident points, where there is none, is taken to be 0.
+
+    Args:
+        exponent: p > 0.
+    """
+
+    def __init__(self, exponent: float) -> None:
+        if isinstance(exponent, bool) or not isinstance(exponent, (int, float)) or not 0 < exponent < math.inf:
+            raise ValueError(f"exponent must be a positive finite number, not {exponent!r}")
+        super().__init__(power(exponent))
+        self.exponent = exponent
+
+    def __repr__(self) -> str:
+        return f"PowerCost({self.exponent!r})"
+
+
+class CosineCost(GroundCost):
+    """1 − x·y/(|x||y|) = ½|x̂−ŷ|², streamed as the squared distance of directions x̂ = x/|x| and ŷ over √2.
+
+    So it loses no digits between nearly parallel vectors. A length σ is one of chords |x̂−ŷ| and σ² in cost units:
+    exp(−c/ε) is the Gaussian kernel of standard deviation σ in the chord.
+    """
+
+    makes_features = True
+
+    def __init__(self) -> None:
+        super().__init__(power(2))
+
+    def from_length(self, length: float) -> float:
+        return super().from_length(length / math.sqrt(2))
+
+    def features(self, name: str, points: Tensor) -> Tensor:
+        largest = points.detach().abs().amax(-1, keepdim=True)
+        if bool((largest == 0).any()):
+            *_, index, _ = (largest == 0).nonzero()[0].tolist()
+            raise ValueError(f"{name} holds a zero vector (index {index}), which has no direction for the cosine cost")
+        scaled = points / largest  # whose squares stay within the range of the dtype
+        return scaled * (2 * scaled.square().sum(-1, keepdim=True)).rsqrt()
 
 
 class FeatureCost(GroundCost):
@@ -38,28 +99,30 @@ class FeatureCost(GroundCost):
     Args:
         module: maps points (N, d) to features (N, ...), which are flattened. Its parameters are differentiated like the
             points are. A ``blur`` or ``reach`` is a length between features.
-        cost: the name of the cost between features. G18's learned cost is "euclidean".
+        cost: the cost between features, a name or a `PowerCost`. G18's learned cost is "euclidean".
     """
 
-    def __init__(self, module: nn.Module, cost: str = "sqeuclidean") -> None:
+    makes_features = True
+
+    def __init__(self, module: nn.Module, cost: str | PowerCost = "sqeuclidean") -> None:
         if not isinstance(module, nn.Module):
             raise ValueError(f"module must be a torch.nn.Module, not {type(module).__name__}")
-        super().__init__(find_cost(cost))
-        self.module = module
+        self.between = cost if isinstance(cost, PowerCost) else _named(cost)
+        super().__init__(self.between.cost)
+        self.module, self._given = module, cost
 
-    def features(self, points: Tensor) -> Tensor:
+    def from_length(self, length: float) -> float:
+        return self.between.from_length(length)
+
+    def features(self, name: str, points: Tensor) -> Tensor:
         batch, count = points.shape[:2]
         features: Tensor = self.module(points.flatten(0, 1))
         check_features(features, batch * count)
-        return features.to(points.dtype).reshape(batch, count, -1)
-
-    def featured(self, samples: Samples) -> Samples:
-        x = self.features(samples.x)
-        return replace(samples, x=x, y=x if samples.y is samples.x else self.features(samples.y))
+        features = features.to(points.dtype).reshape(batch, count, -1)
+        return self.between.features("what the module of the cost returned", features)
 
     def __repr__(self) -> str:
-        assert self.cost is not None, "features have a named cost"
-        return f"FeatureCost({type(self.module).__name__}, cost={self.cost.name!r})"
+        return f"FeatureCost({type(self.module).__name__}, cost={self._given!r})"
 
 
 class FunctionCost(GroundCost):
@@ -74,11 +137,14 @@ class FunctionCost(GroundCost):
         C = self.function(x, y)
         check_cost_values(C, (*x.shape[:-1], y.shape[-2]))
         C = (C if samples.batched else C.unsqueeze(0)).to(samples.x.dtype)
-        return CostMatrix(C, samples.a, samples.b, samples.batched, samples.dtype, samples.unit_masses)
+        return CostMatrix(C, samples.a, samples.b, samples.batched, samples.dtype, samples.unit_masses, forbids=False)
 
+
+#: The costs that have a name.
+NAMED: dict[str, GroundCost] = {**{name: GroundCost(cost) for name, cost in COSTS.items()}, "cosine": CosineCost()}
 
 #: What the ``cost`` of a public function may be.
-CostLike: TypeAlias = "str | nn.Module | FeatureCost | Callable[[Tensor, Tensor], Tensor]"
+CostLike: TypeAlias = "str | PowerCost | nn.Module | FeatureCost | Callable[[Tensor, Tensor], Tensor]"
 
 
 def find_ground_cost(cost: CostLike) -> GroundCost:
@@ -88,12 +154,21 @@ def find_ground_cost(cost: CostLike) -> GroundCost:
         ValueError: if there is no such cost.
     """
     if isinstance(cost, str):
-        return GroundCost(find_cost(cost))
+        return _named(cost)
     if isinstance(cost, GroundCost):
         return cost
     if isinstance(cost, nn.Module):
         return FeatureCost(cost)
     if callable(cost):
         return FunctionCost(cost)
-    names = ", ".join(map(repr, COSTS))
-    raise ValueError(f"cost must be one of {names}, a module, a FeatureCost or a function of (x, y), not {cost!r}")
+    raise ValueError(f"cost must be {_choices()}, a module, a FeatureCost or a function of (x, y), not {cost!r}")
+
+
+def _named(name: str) -> GroundCost:
+    if not isinstance(name, str) or name not in NAMED:
+        raise ValueError(f"cost must be {_choices()}, not {name!r}")
+    return NAMED[name]
+
+
+def _choices() -> str:
+    return f"one of {', '.join(map(repr, NAMED))}, a PowerCost"

@@ -30,8 +30,9 @@ class _TransportLoss(nn.Module, ABC):
         value: str = "entropic",
         derivative: str = "auto",
         iterations: int | None = None,
-        tol: float = 1e-3,
+        tol: float | None = 1e-3,
         max_passes: int = 2000,
+        precision: str = "high",
         warm_start: bool = False,
     ) -> None:
         """Options as in `sinkdiv.sinkhorn_divergence`, and
@@ -51,6 +52,7 @@ class _TransportLoss(nn.Module, ABC):
             "rho": rho,
             "tol": tol,
             "max_passes": max_passes,
+            "precision": precision,
         }
         if not isinstance(warm_start, bool):
             raise ValueError(f"warm_start must be True or False, not {warm_start!r}")
@@ -74,7 +76,8 @@ class _TransportLoss(nn.Module, ABC):
             self._previous = between.detached()
 
     def extra_repr(self) -> str:
-        given = {name: option for name, option in self.options.items() if option is not None and option is not False}
+        left_out = {name for name, option in self.options.items() if option is None or option is False} - {"tol"}
+        given = {name: option for name, option in self.options.items() if name not in left_out}
         return ", ".join(f"{name}={option!r}" for name, option in given.items())
 
     def __getstate__(self) -> dict[str, Any]:

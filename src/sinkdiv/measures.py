@@ -8,8 +8,9 @@ problems, equal masses.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ class Samples:
 
     ``x`` (B, n, d), ``y`` (B, m, d), ``a`` (B, n), ``b`` (B, m), all in the dtype of the computation and still attached
     to the caller's graph. ``batched`` tells whether the caller gave a batch; ``dtype`` is the caller's own dtype;
-    ``unit_masses`` whether all masses are 1 because no weights were given.
+    ``unit_masses`` whether all masses are 1 because no weights were given; ``positive`` whether it is known that all
+    weights are.
     """
 
     x: Tensor
@@ -37,6 +39,7 @@ class Samples:
     batched: bool
     dtype: torch.dtype
     unit_masses: bool
+    positive: bool
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -46,7 +49,10 @@ class Samples:
 
 @dataclass(frozen=True)
 class CostMatrix:
-    """An explicit cost ``C`` (B, n, m) with weights ``a`` (B, n) and ``b`` (B, m); otherwise as `Samples`."""
+    """An explicit cost ``C`` (B, n, m) with weights ``a`` (B, n) and ``b`` (B, m); otherwise as `Samples`.
+
+    ``forbids`` tells whether entries may be +∞.
+    """
 
     C: Tensor
     a: Tensor
@@ -54,6 +60,7 @@ class CostMatrix:
     batched: bool
     dtype: torch.dtype
     unit_masses: bool
+    forbids: bool
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -76,12 +83,16 @@ def check_samples(
     Raises:
         ValueError: naming the argument, what it is and what was expected.
     """
+    (samples,) = _verified([_shaped(x, y, a, b)], balanced, listed=False)
+    return samples
+
+
+def _shaped(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Samples:
+    """Two samples whose numbers are still to be checked."""
     _check_array("x", x, dims=(2, 3), layout="(n, d) or (B, n, d)")
     check_transforms(x, y, a, b)
     _check_array("y", y, dims=(x.ndim,), layout="(m, d)" if x.ndim == 2 else "(B, m, d)")
     _check_companion("y", y, "x", x)
-    _check_finite("x", x)
-    _check_finite("y", y)
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(
             f"x and y must have the same dimension d: x is {_shape(x)} and y is {_shape(y)}, so {x.shape[-1]} is not "
@@ -96,9 +107,7 @@ def check_samples(
     self_problem = y is x and b is a
     weights_b = weights_a if self_problem else _weights("b", b, "y", points_y, batched)
     unit_masses = a is None and b is None
-    if balanced and not unit_masses:
-        _check_masses(weights_a, weights_b)
-    return Samples(points_x, points_y, weights_a, weights_b, batched, x.dtype, unit_masses)
+    return Samples(points_x, points_y, weights_a, weights_b, batched, x.dtype, unit_masses, positive=unit_masses)
 
 
 def is_list_of_clouds(x: Any) -> bool:
@@ -128,17 +137,15 @@ def check_ragged(x: Sequence[Tensor], y: Any, a: Any = None, b: Any = None, *, b
         raise ValueError("x is an empty list: there is no problem to solve")
     checked: list[Samples] = []
     for k in range(len(x)):
-        try:
-            one = check_samples(x[k], y[k], a[k] if a else None, b[k] if b else None, balanced=balanced)
-        except ValueError as error:
-            raise ValueError(f"problem {k} of the list: {error}") from None
+        with _problem(k):
+            one = _shaped(x[k], y[k], a[k] if a else None, b[k] if b else None)
         if one.batched:
             raise ValueError(f"problem {k} of the list: x must have shape (n, d), not {_shape(x[k])}")
         first = checked[0] if checked else one
         if (one.dtype, one.x.device) != (first.dtype, first.x.device):
             raise ValueError(f"problem {k} of the list: x must have the dtype and device of the first, {x[0].dtype}")
         checked.append(one)
-    return checked
+    return _verified(checked, balanced, listed=True)
 
 
 def check_features(features: Tensor, count: int) -> None:
@@ -177,17 +184,26 @@ def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *,
     """
     _check_array("C", C, dims=(2, 3), layout="(n, m) or (B, n, m)")
     check_transforms(C, a, b)
-    forbids = _check_costs(C)
     batched = C.ndim == 3
     cost = _batched(C, batched)
     weights_a = _weights("a", a, "the rows of C", cost, batched)
     weights_b = _weights("b", b, "the columns of C", cost.mT, batched)
     unit_masses = a is None and b is None
-    if balanced and not unit_masses:
-        _check_masses(weights_a, weights_b)
+    given = CostMatrix(cost, weights_a, weights_b, batched, C.dtype, unit_masses, forbids=False)
+    if is_captured(C):  # nobody can look
+        return replace(given, forbids=True)
+    if all(_read([_good(given, balanced)])):
+        return given
+    forbids = _check_costs(C)
+    _check_weight_values(given, balanced)
     if forbids:
         _check_reachable(cost.detach(), weights_a.detach(), weights_b.detach())
-    return CostMatrix(cost, weights_a, weights_b, batched, C.dtype, unit_masses)
+    return replace(given, forbids=forbids)
+
+
+def is_captured(tensor: Tensor) -> bool:
+    """Whether what is done with this tensor is being captured into a CUDA graph, where nobody can wait for a number."""
+    return tensor.is_cuda and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -244,7 +260,72 @@ def _check_floating(name: str, tensor: Tensor, layout: str = "") -> None:
         raise ValueError(f"{name} must hold floating-point numbers, not {tensor.dtype}")
 
 
+def _verified(samples: list[Samples], balanced: bool, *, listed: bool) -> list[Samples]:
+    """The samples, if their numbers are good: one read tells for all of them."""
+    if is_captured(samples[0].x):
+        return samples
+    weighted = [one for one in samples if not one.unit_masses]
+    flags = _read([_good(one, balanced) for one in samples] + [_least(one) > 0 for one in weighted])
+    if not all(flags[: len(samples)]):
+        for k, one in enumerate(samples):
+            with _problem(k) if listed else nullcontext():
+                _check_values(one, balanced)
+    positive = iter(flags[len(samples) :])
+    return [one if one.unit_masses else replace(one, positive=next(positive)) for one in samples]
+
+
+@contextmanager
+def _problem(k: int) -> Iterator[None]:
+    """Says in what is raised which problem of a list it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"problem {k} of the list: {error}") from None
+
+
+def _read(flags: list[Tensor]) -> list[bool]:
+    """Flags (0-d), in one transfer from their device."""
+    values: list[bool] = torch.stack(flags).tolist()
+    return values
+
+
+def _least(given: Samples | CostMatrix) -> Tensor:
+    """The least weight, 0-d; NaN if one is."""
+    return torch.minimum(given.a.detach().amin(), given.b.detach().amin())
+
+
+def _good(given: Samples | CostMatrix, balanced: bool) -> Tensor:
+    """Whether the numbers are beyond doubt, 0-d: where they are in doubt, which is rare, each is looked at alone.
+
+    A finite sum has finite terms, and is all that a good input costs; finite terms may overflow in their sum.
+    """
+    costs = given.tensors[2:]
+    good = torch.stack([cost.detach().sum() for cost in costs]).abs().amax() < torch.inf
+    if given.unit_masses:
+        return good
+    mass_a, mass_b = mass(given.a.detach()), mass(given.b.detach())
+    larger, smaller = torch.maximum(mass_a, mass_b), torch.minimum(mass_a, mass_b)
+    good = good & (_least(given) >= 0) & ((smaller > 0) & (larger < torch.inf)).all()
+    return good & (larger - smaller <= MASS_TOLERANCE[given.a.dtype] * larger).all() if balanced else good
+
+
+def _check_values(samples: Samples, balanced: bool) -> None:
+    """Refuse numbers that are not finite, and weights that are no measures, or of masses that differ."""
+    for name, points in (("x", samples.x), ("y", samples.y)):
+        _check_finite(name, points if samples.batched else points.squeeze(0))
+    _check_weight_values(samples, balanced)
+
+
+def _check_weight_values(given: Samples | CostMatrix, balanced: bool) -> None:
+    for name, weights in (("a", given.a), ("b", given.b)):
+        _check_weights(name, weights if given.batched else weights.squeeze(0))
+    if balanced and not given.unit_masses:
+        _check_masses(given.a, given.b)
+
+
 def _check_finite(name: str, tensor: Tensor) -> None:
+    if is_captured(tensor):
+        return
     tensor = tensor.detach()
     # A finite sum has finite terms, and is all that a good input costs; finite terms may overflow in their sum.
     if not math.isfinite(float(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
@@ -296,13 +377,16 @@ def _weights(name: str, weights: Tensor | None, owner: str, points: Tensor, batc
     if weights.device != points.device:
         raise ValueError(f"{name} must be on the device {points.device} of {owner}, not {weights.device}")
     weights = weights.to(points.dtype)  # before the checks: a float64 weight may overflow in float32
+    return weights if batched else weights.unsqueeze(0)
+
+
+def _check_weights(name: str, weights: Tensor) -> None:
+    """Refuse weights (n,) or (B, n) that are no measures."""
     _check_finite(name, weights)
     if bool((weights.detach() < 0).any()):
         raise ValueError(f"{name} holds negative weights (the least is {weights.min().item():.3g})")
-    weights = weights if batched else weights.unsqueeze(0)
     if bool((mass(weights.detach()) <= 0).any()):
         raise ValueError(f"{name} has no mass: all its weights are zero")
-    return weights
 
 
 def _check_masses(a: Tensor, b: Tensor) -> None:

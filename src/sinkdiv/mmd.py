@@ -88,7 +88,7 @@ def _bilinear(kernel: Kernel, blur: float, x: Tensor, y: Tensor, a: Tensor, b: T
         return (a * (values * b[:, None, :]).sum(-1)).sum(-1)
 
     total = torch.zeros_like(a[:, 0])
-    for rows in row_blocks(x.shape[0], x.shape[1], y.shape[1]):
+    for rows in row_blocks(x.shape[0], x.shape[1], y.shape[1], x.device):
         total = total + checkpoint(block, x[:, rows], y, a[:, rows], b, use_reentrant=False, preserve_rng_state=False)
     return total
 

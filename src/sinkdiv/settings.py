@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sinkdiv.costs import Cost
 from sinkdiv.ground import GroundCost
+from sinkdiv.kernels import PRECISIONS
 from sinkdiv.solvers import Check, Limits
 
 Length = float | tuple[float, float]
@@ -27,6 +27,7 @@ class Settings:
     eps: float
     rho: tuple[float, float]
     limits: Limits
+    precision: str = "high"
 
     @property
     def balanced(self) -> bool:
@@ -41,24 +42,31 @@ class Settings:
         eps: float | None,
         reach: Length | None,
         rho: Length | None,
-        tol: float,
+        tol: float | None,
         max_passes: int,
         progress: bool,
         callback: Callback | None,
+        precision: str,
     ) -> Settings:
         """Check the options; a named cost turns blur and reach into cost units, a matrix has no lengths.
+
+        Without a ``tol`` nothing is tested.
 
         Raises:
             ValueError: naming the option.
         """
-        _check_positive("tol", tol)
+        if tol is not None:
+            _check_positive("tol", tol)
+        elif progress or callback is not None:
+            raise ValueError("progress and callback see convergence tests, but tol=None asks for none: give a tol")
         if not isinstance(max_passes, int) or max_passes < 2:
             raise ValueError(f"max_passes must be an integer of at least 2, not {max_passes!r}")
         if callback is not None and not callable(callback):
             raise ValueError(f"callback must be callable, not {type(callback).__name__}")
-        limits = Limits(float(tol), max_passes, _watcher(progress, callback))
-        cost = ground.cost
-        return cls(ground, _regularisation(cost, blur, eps), _strengths(cost, reach, rho), limits)
+        limits = Limits(-math.inf if tol is None else float(tol), max_passes, _watcher(progress, callback))
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not {precision!r}")
+        return cls(ground, _regularisation(ground, blur, eps), _strengths(ground, reach, rho), limits, precision)
 
 
 @dataclass(frozen=True)
@@ -110,11 +118,11 @@ def _check_positive(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a positive finite number, not {value!r}")
 
 
-def _regularisation(cost: Cost | None, blur: float | None, eps: float | None) -> float:
+def _regularisation(ground: GroundCost, blur: float | None, eps: float | None) -> float:
     if eps is not None and blur is None:
         _check_positive("eps", eps)
         return float(eps)
-    if cost is None:
+    if ground.cost is None:
         raise ValueError("eps, the regularisation in units of C, is required")
     if blur is None or eps is not None:
         raise ValueError(
@@ -122,20 +130,30 @@ def _regularisation(cost: Cost | None, blur: float | None, eps: float | None) ->
             + ("both were given" if eps is not None else "neither was given")
         )
     _check_positive("blur", blur)
-    return cost.from_length(blur)
+    return _cost_units(ground, "blur", blur)
 
 
-def _strengths(cost: Cost | None, reach: Length | None, rho: Length | None) -> tuple[float, float]:
+def _strengths(ground: GroundCost, reach: Length | None, rho: Length | None) -> tuple[float, float]:
     if reach is not None and rho is not None:
         raise ValueError("at most one of reach (a length) and rho (in cost units) may be given, not both")
     if rho is not None:
         return _pair("rho", rho)
     if reach is None:
         return math.inf, math.inf
-    if cost is None:
+    if ground.cost is None:
         raise ValueError("reach needs a cost between points; give rho, in units of C")
     first, second = _pair("reach", reach)
-    return cost.from_length(first), cost.from_length(second)
+    return _cost_units(ground, "reach", first), _cost_units(ground, "reach", second)
+
+
+def _cost_units(ground: GroundCost, name: str, length: float) -> float:
+    try:
+        units = ground.from_length(length)
+    except OverflowError:
+        units = math.inf
+    if not 0 < units < math.inf:
+        raise ValueError(f"{name} is {length!r}, which is {units:g} in cost units: rescale the points")
+    return units
 
 
 def _pair(name: str, value: Length) -> tuple[float, float]:

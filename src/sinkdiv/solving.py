@@ -10,7 +10,7 @@ from torch import Tensor
 from sinkdiv.derivatives import Unrolled, pairing_of
 from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
 from sinkdiv.ground import CostLike, GroundCost, find_ground_cost
-from sinkdiv.measures import CostMatrix, Samples, check_matrix, check_samples, equalised
+from sinkdiv.measures import CostMatrix, Samples, check_matrix, check_samples, equalised, is_captured
 from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, Wanted
 from sinkdiv.solvers import MATRIX_METHODS, Problem, Start, Status
 from sinkdiv.solvers import solve as run_solver
@@ -30,10 +30,11 @@ def solve(
     cost: CostLike = "sqeuclidean",
     reach: Length | None = None,
     rho: Length | None = None,
-    tol: float = 1e-3,
+    tol: float | None = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
+    precision: str = "high",
 ) -> Transport:
     """Solve the entropic transport problem between two weighted samples.
 
@@ -44,15 +45,23 @@ def solve(
         b: weights of y, (m,) or (B, m); uniform of mass 1 if omitted.
         blur: the regularisation as a length σ in the units of the points: ε = p·σᵖ for the cost |x−y|ᵖ.
         eps: the regularisation ε in cost units. Exactly one of ``blur`` and ``eps`` is required.
-        cost: "sqeuclidean", |x−y|², or "euclidean", |x−y|; or learned: a module that maps points to features (under
-            |·|², or see `FeatureCost`), streamed like the named ones, or any function of (x, y) that returns their
-            cost matrix, (n, m) or (B, n, m), which takes ``eps`` and ``rho`` and is held in memory.
+        cost: "sqeuclidean", |x−y|², or "euclidean", |x−y|; any other power as `PowerCost`; "cosine", 1 − x·y/(|x||y|),
+            for which a length is one of chords between directions, ε = blur²; or learned: a module that maps points to
+            features (under |·|², or see `FeatureCost`), streamed like the named ones, or any function of (x, y) that
+            returns their cost matrix, (n, m) or (B, n, m), which takes ``eps`` and ``rho`` and is held in memory.
         reach: softens the marginals: a length, ρ = p·reachᵖ, or a pair for the two sides. Balanced if omitted.
         rho: the same in cost units. At most one of ``reach`` and ``rho``.
-        tol: the relative L1 marginal error to reach at the target ε.
+        tol: the relative L1 marginal error to reach at the target ε. None asks for just ``max_passes`` and no test
+            (in pairs of passes, unless both sides are one): nothing is then read back from the device, so that the
+            solve can be captured into a CUDA graph, where values of the samples are not checked either. Its status is
+            ``Status.FIXED``, `converged` is False, and nothing warns: look at `marginal_error`.
         max_passes: bound on the passes over all pairs, annealing included.
         progress: draw the passes and the error on stderr.
-        callback: sees a `Check` at each convergence test and ends the solve by returning True.
+        callback: sees a `Check` at each convergence test and ends the solve by returning True. A CPU tests after each
+            step, an accelerator, where a test makes the host wait, after several steps if it takes many.
+        precision: how GPUs multiply float32 coordinates of more than 8 dimensions under |x−y|²: "high", about as
+            precisely as float32, or "tf32", up to three times as fast, which solves the problem of points that have
+            moved by a relative 2⁻¹². CPUs, other costs and float64 do not look at it.
 
     Returns:
         A `Transport`. If it did not converge, a `ConvergenceWarning` was issued and its status says why.
@@ -62,7 +71,7 @@ def solve(
     """
     settings = Settings.check(
         find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
-        progress=progress, callback=callback,
+        progress=progress, callback=callback, precision=precision,
     )  # fmt: skip
     samples = settings.ground.featured(check_samples(x, y, a, b, balanced=settings.balanced))
     (transport,) = solve_samples([samples], settings)
@@ -78,7 +87,7 @@ def solve_matrix(
     eps: float,
     rho: Length | None = None,
     method: str = "auto",
-    tol: float = 1e-3,
+    tol: float | None = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
@@ -103,11 +112,13 @@ def solve_matrix(
     """
     settings = Settings.check(
         GroundCost(None), blur=None, eps=eps, reach=None, rho=rho, tol=tol, max_passes=max_passes,
-        progress=progress, callback=callback,
+        progress=progress, callback=callback, precision="high",
     )  # fmt: skip
     if method not in MATRIX_METHODS:
         names = ", ".join(f'"{name}"' for name in MATRIX_METHODS)
         raise ValueError(f"method must be one of {names}, not {method!r}")
+    if tol is None and method not in ("auto", "sinkhorn"):
+        raise ValueError(f'method="{method}" goes by convergence tests, but tol=None asks for none: give a tol')
     inputs = check_matrix(C, a, b, balanced=settings.balanced)
     (transport,) = _solve([inputs], settings, method=method)
     warn_unless_converged(transport)
@@ -128,16 +139,17 @@ def transport_cost(
     value: str = "entropic",
     derivative: str = "auto",
     iterations: int | None = None,
-    tol: float = 1e-3,
+    tol: float | None = 1e-3,
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
+    precision: str = "high",
 ) -> Tensor:
     """OT_ε between two weighted samples: the cost itself, not debiased (it is not zero for equal samples).
 
     Args:
         value, derivative, iterations: as in `sinkdiv.sinkhorn_divergence`.
-        x, y, a, b, blur, eps, cost, reach, rho, tol, max_passes, progress, callback: as in `solve`.
+        x, y, a, b, blur, eps, cost, reach, rho, tol, max_passes, progress, callback, precision: as in `solve`.
 
     Returns:
         A 0-d tensor, or (B,) for a batch.
@@ -145,7 +157,7 @@ def transport_cost(
     wanted = Wanted.check(value, derivative, iterations)
     settings = Settings.check(
         find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
-        progress=progress, callback=callback,
+        progress=progress, callback=callback, precision=precision,
     )  # fmt: skip
     samples = settings.ground.featured(check_samples(x, y, a, b, balanced=settings.balanced))
     return transport_value(samples, settings, wanted)
@@ -172,7 +184,8 @@ def unrolled_value(samples: Samples, settings: Settings, wanted: Wanted) -> Tens
     if isinstance(posed, Samples):
         center = posed.y.detach().mean(1, keepdim=True)
         costs = [points - center for points in costs]
-    unrolled = Unrolled(pairing_of(settings.ground.cost, settings.eps), settings.rho, wanted.iterations)
+    pairing = pairing_of(settings.ground.cost, settings.eps)
+    unrolled = Unrolled(pairing, settings.rho, wanted.iterations, positive=samples.positive)
     return (unrolled.entropic if wanted.value == "entropic" else unrolled.sharp)(a, b, tuple(costs))
 
 
@@ -194,7 +207,7 @@ def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
         (status, float(solution.marginal_error[index]))
         for solution in solutions
         for index, status in enumerate(solution.status)
-        if status is not Status.CONVERGED
+        if status not in (Status.CONVERGED, Status.FIXED)
     ]
     if failed:
         total = sum(len(solution.status) for solution in solutions)
@@ -208,6 +221,8 @@ def _solve(
     method: str | None = None,
 ) -> list[Transport]:  # fmt: skip
     """Solve checked problems, outside every graph and transform."""
+    if settings.limits.tested and is_captured(given[0].a):
+        raise ValueError("tol must be None while a CUDA graph is captured: a convergence test waits for the device")
     transports: list[Transport] = outside(
         lambda *numbers: _solve_numbers(given, numbers, settings, previous, method),
         *(t for one in given for t in one.tensors),
@@ -252,12 +267,13 @@ def _problem(given: Samples | CostMatrix, numbers: tuple[Tensor, ...], settings:
         b = a
     elif settings.balanced and not given.unit_masses:
         b = equalised(b, a)
-    return Problem(_geometry(given, costs, settings.ground), a, b, settings.eps, settings.rho)
+    return Problem(_geometry(given, costs, settings), a, b, settings.eps, settings.rho)
 
 
-def _geometry(given: Samples | CostMatrix, costs: Sequence[Tensor], ground: GroundCost) -> Geometry:
+def _geometry(given: Samples | CostMatrix, costs: Sequence[Tensor], settings: Settings) -> Geometry:
     if isinstance(given, CostMatrix):
-        return MatrixGeometry(costs[0])
-    assert ground.cost is not None, "points need a cost between them"
+        return MatrixGeometry(costs[0], forbids=given.forbids)
+    cost = settings.ground.cost
+    assert cost is not None, "points need a cost between them"
     x, y = costs
-    return CloudGeometry(x, x if given.y is given.x else y, ground.cost)
+    return CloudGeometry(x, x if given.y is given.x else y, cost, precision=settings.precision)

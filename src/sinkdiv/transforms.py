@@ -7,8 +7,9 @@ PyTorch calls with the tensors themselves.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,9 +27,26 @@ TWICE_FORWARD = (
 DUAL = "dual tensors of torch.autograd.forward_ad are not implemented; use torch.func.jvp instead"
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
 
-@torch.compiler.disable
+def untraced(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The function under `torch.compiler.disable`, which loads the compiler: so only once a program is compiled."""
+    disabled: Callable[Arguments, Result] | None = None
+
+    @functools.wraps(function)
+    def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        nonlocal disabled
+        if not torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        if disabled is None:
+            disabled = torch.compiler.disable(function)
+        return disabled(*args, **kwargs)
+
+    return wrapper
+
+
+@untraced
 def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
     """function(*tensors) on detached tensors, outside all transforms.
 
@@ -40,7 +58,7 @@ def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
     return results[0]
 
 
-@torch.compiler.disable
+@untraced
 def check_transforms(*arguments: Any) -> None:
     """Refuse the transforms that derivatives would not survive; arguments that are no tensors are not looked at.
 

@@ -71,13 +71,23 @@ class Transport:
         return self._unbatch(lower), self._unbatch(upper)
 
     @property
+    def unregularised_bounds(self) -> tuple[Tensor, Tensor]:
+        """An interval (lower, upper) that contains the optimum at ε = 0: the cost of transport without regularisation.
+
+        Of the same weights and costs, with marginals as hard or soft as here; in float64, by seven float64 passes at
+        each access. It shrinks with ε. ``upper`` may be +∞ where pairs are forbidden.
+        """
+        lower, upper = certificate.unregularised_bounds(self._problem, self._solution.g)
+        return self._unbatch(lower), self._unbatch(upper)
+
+    @property
     def marginal_error(self) -> Tensor:
         """The plan's L1 marginal error relative to the mass, rows and columns added up."""
         return self._unbatch(self._solution.marginal_error).to(self._inputs.dtype)
 
     @property
     def converged(self) -> bool | Tensor:
-        """Whether the marginal error met the tolerance."""
+        """Whether a test has found the marginal error below the tolerance; with ``tol=None`` there is no test."""
         flags = [status is Status.CONVERGED for status in self._solution.status]
         return torch.tensor(flags, device=self._problem.a.device) if self._inputs.batched else flags[0]
 
@@ -122,7 +132,7 @@ class Transport:
         geometry = self._cloud("potentials_at")
         ground = self._settings.ground
         dimension = None if isinstance(ground, FeatureCost) else self.differentiable_inputs()[2].shape[-1]
-        points = ground.features(self._operand("points", points, None, dimension))
+        points = ground.features("points", self._operand("points", points, None, dimension))
         problem, other = self._problem, (self._solution.g, self._solution.f)[_check_side(side)]
 
         def extended(points: Tensor) -> Tensor:
@@ -153,10 +163,10 @@ class Transport:
         A point of weight zero has no mean and gets NaN.
 
         Raises:
-            ValueError: if the cost is a matrix or learned; use ``apply`` on your own targets.
+            ValueError: if the cost is a matrix, learned or of directions; use ``apply`` on your own targets.
         """
         geometry = self._cloud("barycentric_map")
-        if isinstance(self._settings.ground, FeatureCost):
+        if self._settings.ground.makes_features:
             raise ValueError("barycentric_map would average features: use apply(y), divided by marginals()[0], instead")
 
         def means() -> Tensor:
@@ -249,7 +259,9 @@ class Transport:
     @cached_property
     def all_have_mass(self) -> bool:
         """Whether all weights are positive."""
-        return all(bool((weights > 0).all()) for weights in (self._problem.a, self._problem.b))
+        return self._inputs.unit_masses or all(
+            bool((weights > 0).all()) for weights in (self._problem.a, self._problem.b)
+        )
 
     @property
     def symmetric(self) -> bool:
@@ -270,6 +282,7 @@ class Transport:
         statuses = self._solution.status
         done = sum(status is Status.CONVERGED for status in statuses)
         state = ("converged" if done else "not converged") if batch == 1 else f"{done} of {batch} converged"
+        state = state if self._settings.limits.tested else "not tested"
         error, passes = float(self._solution.marginal_error.max()), int(self._solution.passes.max())
         return f"Transport({count}{n}×{m}, eps={self._problem.eps:g}, {state}, error {error:.1e}, {passes} passes)"
 

@@ -50,8 +50,13 @@ class Pairing(ABC):
 
         return self._reduce(function, (), (potential, weights), costs, side)
 
-    def kernel_softmin(self, potential: Tensor, weights: Tensor, costs: Tensors, side: int) -> Tensor:
-        """The same by the kernels, where they serve: faster, but it does not share the rounding of `product`."""
+    def kernel_softmin(
+        self, potential: Tensor, weights: Tensor, costs: Tensors, side: int, *, positive: bool
+    ) -> Tensor:
+        """The same by the kernels, where they serve: faster, but it does not share the rounding of `product`.
+
+        Where all weights are known to be ``positive`` its derivative is by the kernels too.
+        """
         return self.softmin(potential, weights, costs, side)
 
     def product(self, f: Tensor, g: Tensor, left: Tensor, right: Tensor, costs: Tensors, side: int) -> Tensor:
@@ -110,13 +115,15 @@ class CloudPairing(Pairing):
         super().__init__(eps)
         self.cost = cost
 
-    def kernel_softmin(self, potential: Tensor, weights: Tensor, costs: Tensors, side: int) -> Tensor:
+    def kernel_softmin(
+        self, potential: Tensor, weights: Tensor, costs: Tensors, side: int, *, positive: bool
+    ) -> Tensor:
         def composed(potential: Tensor, weights: Tensor, own: Tensor, other: Tensor) -> Tensor:
             points = (own, other) if side == 0 else (other, own)
             return self.softmin(potential, weights, points, side)
 
         own, other = costs if side == 0 else reversed(costs)
-        return PointSoftmin(self.cost, self.eps, composed)(potential, weights, own, other)
+        return PointSoftmin(self.cost, self.eps, composed, positive=positive)(potential, weights, own, other)
 
     def operands(self, costs: Tensors, side: int) -> tuple[Tensors, Tensors]:
         x, y = costs

@@ -20,10 +20,13 @@ from sinkdiv.transforms import is_differentiated_again
 
 
 class PointSoftmin:
-    """−ε log Σ_j b_j exp((g_j − c(x_i, y_j))/ε), (B, n), of (g, b, x, y); ``composed`` is the same, differentiable."""
+    """−ε log Σ_j b_j exp((g_j − c(x_i, y_j))/ε), (B, n), of (g, b, x, y).
 
-    def __init__(self, cost: Cost, eps: float, composed: Callable[..., Tensor]) -> None:
-        self.cost, self.eps, self.composed = cost, eps, composed
+    ``composed`` is the same, differentiable; ``positive`` tells whether all weights are known to be.
+    """
+
+    def __init__(self, cost: Cost, eps: float, composed: Callable[..., Tensor], *, positive: bool) -> None:
+        self.cost, self.eps, self.composed, self.positive = cost, eps, composed, positive
 
     def __call__(self, g: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
         result: Tensor = _PointSoftmin.apply(self, g, b, x, y)
@@ -71,7 +74,7 @@ class _PointSoftmin(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Partials:
         softmin, (raw, *inputs), wanted = ctx.softmin, saved(ctx), tuple(ctx.needs_input_grad[1:])
-        if is_differentiated_again() or not bool((inputs[1] > 0).all()):
+        if is_differentiated_again() or not softmin.positive:
             return None, *pulled_back(softmin.composed, tuple(inputs), wanted, cotangent)
         return None, *softmin.gradients(raw, cotangent, tuple(inputs), wanted)
 

@@ -43,7 +43,7 @@ class Reduction:
         with full_precision(rows[0]):
             parts = [
                 self.function(*(tensor[:, block] for tensor in rows), *shared)
-                for block in row_blocks(batch, count, self.width)
+                for block in row_blocks(batch, count, self.width, rows[0].device)
             ]
         if len(parts) == 1:
             return parts[0]

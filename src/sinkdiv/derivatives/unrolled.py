@@ -19,8 +19,9 @@ from sinkdiv.derivatives.streamed import Tensors
 class Unrolled:
     """The plan after ``iterations`` updates of both potentials, as a function of (a, b, *costs)."""
 
-    def __init__(self, pairing: Pairing, rho: tuple[float, float], iterations: int) -> None:
-        self._pairing, self._rho, self._iterations = pairing, rho, iterations
+    def __init__(self, pairing: Pairing, rho: tuple[float, float], iterations: int, *, positive: bool) -> None:
+        """``positive`` tells whether all weights are known to be."""
+        self._pairing, self._rho, self._iterations, self._positive = pairing, rho, iterations, positive
 
     def sharp(self, a: Tensor, b: Tensor, costs: Tensors) -> Tensor:
         """<P, C>, (B,)."""
@@ -38,8 +39,8 @@ class Unrolled:
         f, g = torch.zeros_like(a), torch.zeros_like(b)
         damping = [1.0 if math.isinf(rho) else 1 / (1 + self._pairing.eps / rho) for rho in self._rho]
         for _ in range(self._iterations):
-            f = self._pairing.kernel_softmin(g, b, costs, side=0) * damping[0]
-            g = self._pairing.kernel_softmin(f, a, costs, side=1) * damping[1]
+            f = self._pairing.kernel_softmin(g, b, costs, side=0, positive=self._positive) * damping[0]
+            g = self._pairing.kernel_softmin(f, a, costs, side=1, positive=self._positive) * damping[1]
         return f, g
 
 

@@ -18,11 +18,18 @@ KEPT_ENTRIES = 2**22
 class CloudGeometry(Geometry):
     """Costs c(x_i, y_j) of points x (B, n, d) and y (B, m, d). The tensors its cost is made of are x and y."""
 
-    def __init__(self, x: Tensor, y: Tensor, cost: Cost, *, center: Tensor | None = None) -> None:
+    def __init__(
+        self, x: Tensor, y: Tensor, cost: Cost, *, center: Tensor | None = None,
+        counts: tuple[Tensor, Tensor] | None = None, precision: str = "high",
+    ) -> None:  # fmt: skip
         """``center`` (B, 1, d) is subtracted from all points (the mean of y if omitted).
 
         Costs depend on differences only, and coordinates near zero lose fewer digits in them.
+
+        ``counts``, each (B,), tells how many of the rows and columns are a problem's own; those behind are without
+        weight and need not be looked at. ``precision`` is one of `sinkdiv.kernels.PRECISIONS`.
         """
+        self.counts, self.precision = counts, precision
         self.cost = cost
         self.symmetric = y is x
         self._given = x.detach(), x.detach() if self.symmetric else y.detach()
@@ -72,7 +79,7 @@ class CloudGeometry(Geometry):
 
     def _of_points(self, side: int) -> PointPairs:
         if not self._point_pairs:
-            pairs = of_points(self.x, self.y, self.cost)
+            pairs = of_points(self.x, self.y, self.cost, precision=self.precision, counts=self.counts)
             self._point_pairs = {0: pairs, 1: pairs if self.symmetric else pairs.swapped()}
         return self._point_pairs[side]
 
@@ -126,11 +133,12 @@ class CloudGeometry(Geometry):
     def at(self, points: Tensor, side: int) -> CloudGeometry:
         """The geometry whose rows are new points (B, k, d) and whose columns are y (side 0) or x (side 1)."""
         _, columns = self._sides(side)
-        return CloudGeometry(points.detach() - self.center, columns, self.cost, center=torch.zeros_like(self.center))
+        points, center = points.detach() - self.center, torch.zeros_like(self.center)
+        return CloudGeometry(points, columns, self.cost, center=center, precision=self.precision)
 
     def resembles(self, other: CloudGeometry) -> bool:
         """Whether the other's points could be these: as many problems, of one dimension, dtype, device and cost."""
-        mine, others = ((g.shape[0], g._given[0].shape[-1], g.dtype, g.device, type(g.cost)) for g in (self, other))
+        mine, others = ((g.shape[0], g._given[0].shape[-1], g.dtype, g.device, g.cost.exponent) for g in (self, other))
         return mine == others
 
     def _sides(self, side: int) -> tuple[Tensor, Tensor]:

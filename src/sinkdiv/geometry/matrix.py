@@ -18,10 +18,12 @@ class MatrixGeometry(Geometry):
     as C does, and about half the time of one pass.
     """
 
-    def __init__(self, C: Tensor, *, copy: bool = True) -> None:
+    def __init__(self, C: Tensor, *, copy: bool = True, forbids: bool | None = None) -> None:
+        """``forbids`` tells whether entries may be +∞; if omitted it is read from the device."""
         self.C = C.detach().clone(memory_format=torch.contiguous_format) if copy else C.detach()
         self.shape = (C.shape[0], C.shape[1], C.shape[2])
         self.dtype, self.device = C.dtype, C.device
+        self._known_to_forbid = forbids
         self._pairs: dict[int, Pairs] = {}
 
     @property
@@ -48,7 +50,8 @@ class MatrixGeometry(Geometry):
 
     @cached_property
     def _forbids(self) -> bool:
-        return bool((self._range[1] == torch.inf).any())
+        known = self._known_to_forbid
+        return bool((self._range[1] == torch.inf).any()) if known is None else known
 
     def spread(self) -> Tensor:
         return self._spread
@@ -61,7 +64,7 @@ class MatrixGeometry(Geometry):
             largest = torch.where(torch.isposinf(self.C), -torch.inf, self.C).amax((1, 2))
         return largest - least
 
-    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
+    def softmin_by_marginal(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
         """With a good guess it is read off the columns' sums, which need no transposed copy of C."""
         _, columns = self.marginals(h, near / eps, eps)
         far = 1 / torch.finfo(self.dtype).tiny ** 0.5
@@ -73,4 +76,6 @@ class MatrixGeometry(Geometry):
         return (self.plan_matrix(u, h, eps) if wanted[0] else None,)
 
     def to(self, dtype: torch.dtype) -> MatrixGeometry:
-        return self if dtype == self.dtype else MatrixGeometry(self.C.to(dtype), copy=False)
+        return (
+            self if dtype == self.dtype else MatrixGeometry(self.C.to(dtype), copy=False, forbids=self._known_to_forbid)
+        )

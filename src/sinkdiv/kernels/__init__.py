@@ -10,7 +10,12 @@ from torch import Tensor
 from sinkdiv.costs import LOW_DIMENSION, Cost
 from sinkdiv.kernels import native, reference, triton
 
-__all__ = ["Pairs", "PointPairs", "describe", "native", "of_matrix", "of_points", "reference", "triton"]
+__all__ = ["PRECISIONS", "Pairs", "PointPairs", "describe", "native", "of_matrix", "of_points", "reference", "triton"]
+
+
+#: How precisely GPUs multiply coordinates in more than a few dimensions (`sinkdiv.kernels.triton.operands`): about as
+#: float32 does, or as TF32.
+PRECISIONS = ("high", "tf32")
 
 
 class Pairs(Protocol):
@@ -27,6 +32,7 @@ class Pairs(Protocol):
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
     ) -> Tensor: ...
+    def ctransform(self, g: Tensor) -> Tensor: ...
     def costs(self) -> Tensor: ...
 
 

@@ -23,6 +23,10 @@ Tile = tuple[slice, Tensor]
 #: Entries of a tile over the whole batch: 2 MB in float32, near a core's cache (four times as many took twice as long).
 TILE_ENTRIES = 2**19
 
+#: The same on accelerators, where an operation on a tile is a launch of some 5 µs: on 128 MB in float32 its work takes
+#: ten times as long, and a few copies of a tile still are a small part of the memory.
+ACCELERATOR_TILE_ENTRIES = 2**25
+
 
 class _Reductions(ABC):
     """The operations of this file, bound to a stream of tiles that can be made again for each pass."""
@@ -59,6 +63,9 @@ class _Reductions(ABC):
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
     ) -> Tensor:
         return corrected_primal(self.tiles(), a, b, log_u, log_h, eps, p, q)
+
+    def ctransform(self, g: Tensor) -> Tensor:
+        return ctransform(self.tiles(), g)
 
     def costs(self) -> Tensor:
         return torch.cat([C for _, C in self.tiles()], 1)
@@ -123,28 +130,35 @@ class ForbiddingPairs(MatrixPairs):
         return corrected_primal(self.tiles(), a, b, log_u, log_h, eps, p, q, times=_times)
 
 
-def row_blocks(batch: int, rows: int, columns: int) -> Iterator[slice]:
-    """Slices of rows whose tiles hold at most `TILE_ENTRIES` entries (but at least one row)."""
-    step = max(1, TILE_ENTRIES // (batch * columns))
+def row_blocks(batch: int, rows: int, columns: int, device: torch.device) -> Iterator[slice]:
+    """Slices of rows whose tiles hold at most as many entries as the device takes at once (but at least one row)."""
+    entries = TILE_ENTRIES if device.type == "cpu" else ACCELERATOR_TILE_ENTRIES
+    step = max(1, entries // (batch * columns))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
 
 def matrix_tiles(C: Tensor) -> Iterator[Tile]:
     """The tiles of an explicit cost matrix (B, n, m)."""
-    for rows in row_blocks(*C.shape):
+    batch, n, m = C.shape
+    for rows in row_blocks(batch, n, m, C.device):
         yield rows, C[:, rows]
 
 
 def cloud_tiles(x: Tensor, y: Tensor, cost: Cost) -> Iterator[Tile]:
     """The tiles of c(x_i, y_j), formed on the fly, for x (B, n, d) and y (B, m, d)."""
-    for rows in row_blocks(x.shape[0], x.shape[1], y.shape[1]):
+    for rows in row_blocks(x.shape[0], x.shape[1], y.shape[1], x.device):
         yield rows, cost.matrix(x[:, rows], y)
 
 
 def softmin(tiles: Iterator[Tile], h: Tensor, eps: Tensor) -> Tensor:
     """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
     return -eps * torch.cat([_logsumexp(_exponents(h, C, eps)) for _, C in tiles], -1)
+
+
+def ctransform(tiles: Iterator[Tile], g: Tensor) -> Tensor:
+    """min_j C_ij − g_j, (B, n), the softmin of ε = 0, for g (B, m) < ∞; +∞ where all g_j are −∞."""
+    return torch.cat([(C - g[:, None, :]).amin(-1) for _, C in tiles], -1)
 
 
 def plan_product(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sinkdiv.solvers import padded
 from sinkdiv.solvers.accelerated import accelerated
 from sinkdiv.solvers.automatic import automatic
 from sinkdiv.solvers.gibbs import sinkhorn
@@ -40,24 +41,29 @@ def solve(
     then bring their gradient along, from the same native call.
 
     Raises:
-        OverflowError: if the costs of a problem overflow the dtype.
+        OverflowError: if the costs of a problem overflow the dtype, unless nothing is to be read from its device.
     """
     if all(is_small(problem, limits) for problem in problems):
         return solve_small(problems, limits, starts, differentiate)
+    if padded.is_worthwhile(problems[0].a.device):
+        return padded.solve_joined(problems, limits, starts, _solve_one)
     return [_solve_one(problem, limits, start) for problem, start in zip(problems, starts, strict=True)]
 
 
 def solve_matrix(problem: Problem, limits: Limits, method: str) -> Solution:
-    """Solve the problem of a cost matrix with one of `MATRIX_METHODS`.
+    """Solve the problem of a cost matrix with one of `MATRIX_METHODS`, or pass by pass where nothing is tested.
 
     Raises:
         OverflowError: if the costs overflow the dtype.
     """
-    check_spread(problem.geometry.spread().tolist())
+    if not limits.tested:  # a stored kernel needs tests of its own, which wait for the device
+        return solve([problem], limits, [None], [False])[0]
+    check_spread(problem.spreads)
     return MATRIX_METHODS[method](problem, limits)
 
 
 def _solve_one(problem: Problem, limits: Limits, start: Start | None) -> Solution:
     """The symmetric algorithm needs a few passes only, where it applies."""
-    check_spread(problem.geometry.spread().tolist())
+    if limits.tested or problem.a.device.type == "cpu":
+        check_spread(problem.spreads)
     return symmetric(problem, limits, start) if problem.symmetric else accelerated(problem, limits, start)

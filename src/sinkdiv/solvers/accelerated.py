@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sinkdiv.solvers.anderson import Anderson
+from sinkdiv.solvers.anderson import Anderson, suited_to
 from sinkdiv.solvers.annealing import Annealing
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
 from sinkdiv.solvers.progress import Iterate, Progress
@@ -44,11 +44,13 @@ def accelerated(problem: Problem, limits: Limits, start: Start | None = None) ->
     progress = Progress(problem, limits)
     ascent = Ascent(problem)
     g = torch.zeros_like(problem.b) if start is None else start.g
+    near_f = near_g = None
     for step in range(max(1, limits.max_passes // 2)):
         eps = annealing.eps()
-        g, raw_f = problem.translated(g, problem.raw_potential(g, eps, side=0), eps)
+        g, raw_f = problem.translated(g, problem.raw_potential(g, eps, 0, near_f), eps)
         f = problem.damped(raw_f, eps, side=0)
-        raw_g = problem.raw_potential(f, eps, side=1)
+        raw_g = problem.raw_potential(f, eps, 1, near_g)
+        near_f, near_g = raw_f, raw_g
         error = problem.residual(g, raw_g, eps, side=1)
         if progress.record(Iterate(f, g, raw_f, raw_g, error), annealing.at_target(), 2 * (step + 1), eps):
             break
@@ -63,9 +65,9 @@ def accelerated(problem: Problem, limits: Limits, start: Start | None = None) ->
 class Ascent:
     """Chooses the next g from what the last step found, so that the dual value ascends."""
 
-    def __init__(self, problem: Problem, anderson: type[Anderson] = Anderson) -> None:
+    def __init__(self, problem: Problem, anderson: type[Anderson] | None = None) -> None:
         batch, b = problem.geometry.shape[0], problem.b
-        self.anderson = anderson(b, MIXING, modulo_constants=True)
+        self.anderson = (anderson or suited_to(b.device))(b, MIXING, modulo_constants=True)
         self.with_mass = b > 0
         # The rounding of a dual value is that of a potential, which is of the size of the costs.
         self.fall = FALL + 4 * torch.finfo(b.dtype).eps * problem.geometry.spread().double() / problem.eps

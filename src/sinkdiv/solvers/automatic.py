@@ -72,10 +72,11 @@ def _late(problem: Problem, limits: Limits, start: Start) -> Solution:
 
 def _watched(problem: Problem, limits: Limits, gibbs: Gibbs) -> Solution:
     progress, cost, patience = gibbs.progress, _newton_passes(problem), 1.0
+    (history,) = progress.histories
 
     def leave() -> bool:
-        early = len(progress.history) % EVERY or progress.exhausted(int(2 * cost))
-        return not early and passes_left(progress.history, limits.tol) > patience * cost
+        early = len(history) % EVERY or progress.exhausted(int(2 * cost))
+        return not early and passes_left(history, limits.tol) > patience * cost
 
     while not gibbs.run(leave) and not climb(gibbs, 2 * cost):
         patience *= 2
@@ -107,10 +108,10 @@ def _joined(problem: Problem, limits: Limits, first: Solution, ended: Solution, 
     passes = first.passes.clone()
     passes[which] += ended.passes
     error = pick("marginal_error")
-    status = statuses(error.tolist(), problem.geometry.spread().tolist(), problem, limits)
+    status = statuses(error.tolist(), problem.spreads, problem, limits)
     spent = int(first.passes.max())
 
-    def history() -> History:
-        return (*first.history, *((spent + more, error) for more, error in ended.history))
+    def histories() -> tuple[History]:
+        return ((*first.history, *((spent + more, error) for more, error in ended.history)),)
 
-    return Solution(pick("f"), pick("g"), pick("raw_f"), pick("raw_g"), error, pick("value"), passes, status, history)
+    return Solution(pick("f"), pick("g"), pick("raw_f"), pick("raw_g"), error, pick("value"), passes, status, histories)

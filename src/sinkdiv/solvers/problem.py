@@ -29,6 +29,7 @@ class Status(enum.Enum):
         "use float64, or a larger eps (blur) or tol"
     )
     STOPPED = "not converged: the callback ended the solve"
+    FIXED = "ended: max_passes passes were spent, as tol=None asks; marginal_error tells how close it came"
 
     def __str__(self) -> str:
         return self.value
@@ -48,11 +49,20 @@ class Check:
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop: at a relative L1 marginal error of ``tol``, after ``max_passes``, or when ``watch`` says True."""
+    """When to stop: at a relative L1 marginal error of ``tol``, after ``max_passes``, or when ``watch`` says True.
+
+    A ``tol`` of −∞, which no error meets, asks for just ``max_passes`` and no test: a solve then never makes the host
+    wait for the device.
+    """
 
     tol: float
     max_passes: int
     watch: Callable[[Check], bool] | None = None
+
+    @property
+    def tested(self) -> bool:
+        """Whether the solve ends when a marginal error is small enough."""
+        return self.tol > -math.inf
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class Problem:
 
     ``a`` (B, n) and ``b`` (B, m) are detached; ``b`` has been scaled to a's mass where the problem is balanced.
     ``rho`` holds the strengths for the rows and the columns: both finite, or both infinite for hard constraints.
+    ``parts`` tells how many of the batch belong to each of several problems that were joined; () if there is one only.
     """
 
     geometry: Geometry
@@ -75,6 +86,7 @@ class Problem:
     b: Tensor
     eps: float
     rho: tuple[float, float]
+    parts: tuple[int, ...] = ()
 
     @property
     def balanced(self) -> bool:
@@ -91,13 +103,22 @@ class Problem:
         """(log a, log b)."""
         return self.a.log(), self.b.log()
 
+    @cached_property
+    def spreads(self) -> tuple[float, ...]:
+        """The spread of each problem's cost, read from the device once."""
+        return tuple(self.geometry.spread().tolist())
+
     def eps_column(self) -> Tensor:
         """ε as (B, 1)."""
         return self.a.new_full((self.geometry.shape[0], 1), self.eps)
 
-    def raw_potential(self, other: Tensor, eps: Tensor, side: int) -> Tensor:
-        """The softmin that ``other``, the potential of the other side, sends to this side: one pass."""
-        return self.geometry.softmin(self.log_weights[1 - side] + other / eps, eps, side)
+    def raw_potential(self, other: Tensor, eps: Tensor, side: int, near: Tensor | None = None) -> Tensor:
+        """The softmin that ``other``, the potential of the other side, sends to this side: one pass.
+
+        ``near`` is a guess of it, which saves some kernels time and changes nothing but the rounding.
+        """
+        h = self.log_weights[1 - side] + other / eps
+        return self.geometry.softmin(h, eps, side) if near is None else self.geometry.softmin_near(h, near, eps, side)
 
     def damped(self, raw: Tensor, eps: Tensor, side: int) -> Tensor:
         """The optimal potential given the raw one: shrunk by 1/(1 + ε/ρ) where the marginal is soft."""
@@ -200,10 +221,12 @@ class Solution:
     value: Tensor
     passes: Tensor
     status: tuple[Status, ...]
-    read_history: Callable[[], History]
+    read_histories: Callable[[], Sequence[History]]
+    """One history for each of the parts that were joined (`Problem.parts`)."""
     gradient: Tensor | None = None
 
     @property
     def history(self) -> History:
         """(passes, largest error of the batch) at each convergence test at the target ε."""
-        return self.read_history()
+        (history,) = self.read_histories()
+        return history

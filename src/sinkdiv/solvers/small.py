@@ -75,9 +75,13 @@ class _Results:
         check_spread(spreads)
         status = statuses(errors, spreads, self.problem, self.limits)
         self.error, value = numbers[:, 0], numbers[:, 1]
-        return Solution(f, g, raw_f, raw_g, self.error, value, self.passes, status, self._history, self.gradient)
+        return Solution(
+            f, g, raw_f, raw_g, self.error, value, self.passes, status, lambda: (self._history(),), self.gradient
+        )
 
     def _history(self) -> History:
+        if not self.limits.tested:
+            return ()
         step = 1 if self.problem.symmetric else 2
         spent = int(self.passes.max())
         last = min(spent // step, self.history.shape[1])

@@ -15,6 +15,7 @@ its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -78,6 +79,9 @@ class StoredKernel(Geometry):
             return self._formed(h, eps)
         self.passes += 1
         return self.inner.softmin(h, eps, side)
+
+    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor, side: int) -> Tensor:
+        return self.softmin(h, eps, side)
 
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor, side: int) -> Tensor:
         own, other = (u, h) if side == 0 else (h, u)
@@ -149,32 +153,34 @@ class VerifiedProgress(Progress):
         if bool((self.best.error <= self.limits.tol).all()):
             self._verify()
         self.running = ~(self.best.error <= self.limits.tol)
-        return self._finished(error, self.kernel.passes, eps)
+        self._note(error, self.kernel.passes, eps)
+        return self._test()
 
     def solution(self) -> Solution:
         if not bool(self._verified.all()):
             self._verify()
-            self.history.append((self.kernel.passes, float(self.best.error.max())))
+            self.histories[0].append((self.kernel.passes, float(self.best.error.max())))
         return super().solution()
 
     def _keep(self, iterate: Iterate, error: Tensor, better: Tensor) -> None:
         super()._keep(iterate, error, better)
         self._verified = self._verified & ~better
 
-    def _magnitude(self) -> Tensor:
+    def _magnitudes(self) -> Sequence[float]:
         """Where pairs are forbidden potentials have no bound; infeasible supports drive them away for ever."""
-        spread = super()._magnitude()
         if not self.problem.geometry.forbids:
-            return spread
+            return super()._magnitudes()
         g, with_mass = self.best.g, self.problem.b > 0
         highest = torch.where(with_mass, g, -torch.inf).amax(-1)
-        return torch.maximum(spread, highest - torch.where(with_mass, g, torch.inf).amin(-1))
+        extent = highest - torch.where(with_mass, g, torch.inf).amin(-1)
+        magnitudes: list[float] = torch.maximum(self.problem.geometry.spread(), extent).tolist()
+        return magnitudes
 
     def _verify(self) -> None:
         problem, eps, g = self.problem, self.problem.eps_column(), self.best.g
         raw_f = problem.raw_potential(g, eps, side=0)
         f = problem.damped(raw_f, eps, side=0)
-        raw_g = problem.geometry.softmin_near(problem.log_weights[0] + f / eps, g, eps)
+        raw_g = problem.geometry.softmin_by_marginal(problem.log_weights[0] + f / eps, g, eps)
         g = torch.where(problem.b > 0, g, problem.damped(raw_g, eps, side=1))
         error = problem.residual(g, raw_g, eps, side=1)
         super()._keep(Iterate(f, g, raw_f, raw_g, error), error, ~self._verified)

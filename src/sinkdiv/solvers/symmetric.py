@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from sinkdiv.solvers.anderson import Anderson
+from sinkdiv.solvers.anderson import suited_to
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
 from sinkdiv.solvers.progress import Iterate, Progress
 
@@ -18,12 +18,12 @@ def symmetric(problem: Problem, limits: Limits, start: Start | None = None) -> S
     """Solve a problem whose `Problem.symmetric` holds. Both marginals of the returned plan carry the same error."""
     a, eps = problem.a, problem.eps_column()
     progress = Progress(problem, limits)
-    anderson = Anderson(a, mixing=0.5, modulo_constants=False)
+    anderson = suited_to(a.device)(a, mixing=0.5, modulo_constants=False)
     f = torch.zeros_like(a) if start is None else start.g
     last_f, last_r, last_error = f, torch.zeros_like(f), torch.full_like(a[:, 0], torch.inf)
     averaging = torch.zeros_like(last_error, dtype=torch.bool)
     for step in range(limits.max_passes):
-        raw = problem.raw_potential(f, eps, side=0)
+        raw = problem.raw_potential(f, eps, 0, near=f)
         updated = problem.damped(raw, eps, side=0)
         # A point without mass sends nothing back, so there is nothing to average: its potential is the softmin itself.
         f = torch.where(a > 0, f, updated)

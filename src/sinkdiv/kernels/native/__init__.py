@@ -97,6 +97,12 @@ class _Reductions:
         self._call(_native.corrected_primal, (a, b, log_u, log_h, eps, p, q), (out,))
         return out
 
+    def ctransform(self, g: Tensor) -> Tensor:
+        """min_j C_ij − g_j, (B, n)."""
+        out = self._empty(*self._shape[:2])
+        self._call(_native.ctransform, (g,), (out,))
+        return out
+
     def costs(self) -> Tensor:
         """C, (B, n, m)."""
         out = self._empty(*self._shape)

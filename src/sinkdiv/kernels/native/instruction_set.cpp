@@ -10,8 +10,8 @@ namespace sinkdiv::SINKDIV_ISA {
 template <class T>
 const Passes<T>& passes() {
     static constexpr Passes<T> table{SINKDIV_NAME(SINKDIV_ISA), ROWS,         Simd<T>::LANES * VECTORS,
-                                     costs<T>,                  softmin<T>,   product<T>,
-                                     marginals<T>,              weighted_marginals<T>,
+                                     costs<T>,                  softmin<T>,   ctransform<T>,
+                                     product<T>,                marginals<T>, weighted_marginals<T>,
                                      tangent_marginals<T>,      weighted_gradient<T>,
                                      gradient_tangent<T>,       plan_cost<T>, plan_matrix<T>,
                                      weighted_plan<T>,          corrected_primal<T>,

@@ -265,6 +265,26 @@ std::vector<T> scales(uintptr_t eps, int64_t batch) {
     return result;
 }
 
+// Column vectors (B, m) padded with zeros or what else is given.
+template <class T>
+class Columns {
+  public:
+    Columns(uintptr_t source, int64_t batch, int64_t count, int64_t padded, T padding = T(0))
+        : padded_(padded), data_(batch * padded) {
+        const T* from = reinterpret_cast<const T*>(source);
+        for (int64_t b = 0; b < batch; ++b) {
+            T* to = data_.data() + b * padded;
+            std::copy(from + b * count, from + (b + 1) * count, to);
+            std::fill(to + count, to + padded, padding);
+        }
+    }
+    const T* operator[](int64_t b) const { return data_.data() + b * padded_; }
+
+  private:
+    int64_t padded_;
+    Buffer<T> data_;
+};
+
 // One buffer of `size` entries for each thread, apart from the others' cache lines.
 template <class T>
 class PerThread {
@@ -311,6 +331,23 @@ void softmin(const Batch& batch, uintptr_t h, uintptr_t eps, uintptr_t out) {
         completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
             passes<T>().softmin(packed.pairs(b), {nullptr, exponents[b], scale[b]}, begin, end, scratch[thread],
                                 sums[thread], reinterpret_cast<T*>(out) + b * batch.n);
+        });
+    }
+    finish(completed);
+}
+
+template <class T>
+void ctransform(const Batch& batch, uintptr_t g, uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const std::vector<T> scale(batch.batch, std::numeric_limits<T>::infinity());  // as for costs
+        const Packed<T> packed(batch, scale.data());
+        const Columns<T> columns(g, batch.batch, batch.m, packed.padded(), -std::numeric_limits<T>::infinity());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().ctransform(packed.pairs(b), columns[b], begin, end, scratch[thread],
+                                   reinterpret_cast<T*>(out) + b * batch.n);
         });
     }
     finish(completed);
@@ -461,25 +498,6 @@ void plan_matrix(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, ui
     }
     finish(completed);
 }
-
-// Column vectors (B, m) padded with zeros.
-template <class T>
-class Columns {
-  public:
-    Columns(uintptr_t source, int64_t batch, int64_t count, int64_t padded) : padded_(padded), data_(batch * padded) {
-        const T* from = reinterpret_cast<const T*>(source);
-        for (int64_t b = 0; b < batch; ++b) {
-            T* to = data_.data() + b * padded;
-            std::copy(from + b * count, from + (b + 1) * count, to);
-            std::fill(to + count, to + padded, T(0));
-        }
-    }
-    const T* operator[](int64_t b) const { return data_.data() + b * padded_; }
-
-  private:
-    int64_t padded_;
-    Buffer<T> data_;
-};
 
 // How the points of a batch move, along dx (B, n, d) and dy (B, m, d).
 template <class T>
@@ -809,6 +827,9 @@ NB_MODULE(_native, m) {
     m.def("costs", [](bool wide, const Batch& batch, uintptr_t out) { SINKDIV_BOTH(costs)(batch, out); });
     m.def("softmin", [](bool wide, const Batch& batch, uintptr_t h, uintptr_t eps, uintptr_t out) {
         SINKDIV_BOTH(softmin)(batch, h, eps, out);
+    });
+    m.def("ctransform", [](bool wide, const Batch& batch, uintptr_t g, uintptr_t out) {
+        SINKDIV_BOTH(ctransform)(batch, g, out);
     });
     m.def("product", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t v, int64_t k,
                         bool gradient, uintptr_t out) {

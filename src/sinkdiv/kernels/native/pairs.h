@@ -105,6 +105,8 @@ struct Passes {
     void (*costs)(const Pairs<T>&, int64_t begin, int64_t end, T* scratch, T* out);
     // -eps ln 2 * log2 sum_j 2^z_ij
     void (*softmin)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* sums, T* out);
+    // min_j C_ij - g_j for packed g, which is -infinity in padded columns
+    void (*ctransform)(const Pairs<T>&, const T* g, int64_t begin, int64_t end, T* scratch, T* out);
     // sum_j P_ij v_jk; or sum_j P_ij dC_ij/dx_ik, where V holds the columns' points and `points` the rows' (n, k)
     void (*product)(const Pairs<T>&, const Scores<T>&, const Operand<T>&, Product, const T* points, int64_t begin,
                     int64_t end, T* scratch, double* sums, T* out);

@@ -384,6 +384,24 @@ void softmin(const Pairs<T>& p, const Scores<T>& s, int64_t begin, int64_t end, 
         out[i] = T(-(double(tops[i - begin]) + __builtin_log2(sums[i - begin])) / double(s.scale));
 }
 
+template <class T>
+void ctransform(const Pairs<T>& p, const T* g, int64_t begin, int64_t end, T* scratch, T* out) {
+    constexpr int LANES = Simd<T>::LANES;
+    for (int64_t i = begin; i < end; ++i) out[i] = T(__builtin_inf());
+    sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* c) {
+        const T* sent = g + tile * p.width;
+        for (int r = 0; r < rows; ++r, c += p.width) {
+            Vector<T> top0 = fill(T(-__builtin_inf())), top1 = top0;
+            for (int64_t j = 0; j < p.width; j += 2 * LANES) {
+                top0 = larger(top0, load(sent + j) - load(c + j));
+                top1 = larger(top1, load(sent + j + LANES) - load(c + j + LANES));
+            }
+            const T least = -largest<T>(larger(top0, top1));
+            if (least < out[row + r]) out[row + r] = least;
+        }
+    });
+}
+
 // The plan's entries 2^(z_ij + u_i) of one row, over the costs they were made of or beside them.
 template <class T>
 inline void plan_row(const T* costs, const T* h, T u, T scale, int64_t width, T* plan, T least = Simd<T>::LEAST) {

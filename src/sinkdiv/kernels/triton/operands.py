@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sinkdiv.costs import LOW_DIMENSION, Cost, Euclidean, SquaredEuclidean
-from sinkdiv.kernels.triton.tiles import Form, Function
+from sinkdiv.kernels.triton.tiles import LONGEST, Form, Function
 
 #: Up to this dimension a program keeps all coordinates of its rows; beyond it takes so many at a time.
 KEPT_DIMENSION = 128
@@ -32,20 +32,25 @@ LARGEST_SHIFT = 60
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows and columns of a tile, the warps that share it, and how many loads are under way."""
+    """Rows and columns of a tile, the warps that share it, how many loads are under way, registers of a thread."""
 
     rows: int
     columns: int
     warps: int
     stages: int
+    registers: int | None = None
+    """At most so many, so that a multiprocessor holds more programs; the compiler decides if omitted."""
 
     @property
     def options(self) -> dict[str, int | bool]:
         """How a kernel with such tiles is compiled and launched."""
-        return {
+        options: dict[str, int | bool] = {
             "BM": self.rows, "BN": self.columns, "num_warps": self.warps, "num_stages": self.stages,
             "enable_fp_fusion": True,
         }  # fmt: skip
+        if self.registers is not None and torch.version.hip is None:
+            options["maxnreg"] = self.registers
+        return options
 
 
 #: For sums over the columns, by form and by whether numbers are float64. The first tile whose shared memory the device
@@ -56,9 +61,17 @@ SUM_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
     (Form.MATRIX, False): (Tile(32, 128, 4, 3),),
     (Form.HALVES, False): (Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
     (Form.ROUNDED, False): (Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
-    (Form.DIFFERENCES, True): (Tile(32, 64, 4, 2),),
+    (Form.DIFFERENCES, True): (Tile(32, 32, 4, 2),),
     (Form.LOOP, True): (Tile(32, 64, 4, 2),),
     (Form.MATRIX, True): (Tile(32, 64, 4, 3),),
+}
+
+#: Softmins in up to `FEW` dimensions: two programs fit a multiprocessor, and one multiplies while the other takes
+#: exponentials.
+FEW = 64
+SOFTMIN_TILES = {
+    (Form.HALVES, False): (Tile(128, 64, 8, 3, registers=128), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
+    (Form.ROUNDED, False): (Tile(128, 64, 8, 3, registers=128), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
 }
 
 #: For sums that use the symmetry of a problem: square ones.
@@ -97,8 +110,9 @@ class Points:
 
     @cached_property
     def padded(self) -> Tensor:
-        """(B, n, D), with zeros for coordinates that are none."""
-        return torch.nn.functional.pad(self.points, (0, padded_dimension(self.points.shape[2]) - self.points.shape[2]))
+        """(B, N, D), with zeros for points and coordinates that are none."""
+        _, n, d = self.points.shape
+        return torch.nn.functional.pad(self.points, (0, padded_dimension(d) - d, 0, padded_count(n) - n))
 
     @cached_property
     def factor(self) -> Tensor:
@@ -109,7 +123,7 @@ class Points:
 
     @cached_property
     def products(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(high, low, norms): the operands of products, and |x|² (B, n) of the points that they stand for."""
+        """(high, low, norms): the operands of products, and |x|² (B, N) of the points that they stand for."""
         if self._precision == "tf32":
             rounded = rounded_to_tf32(self.padded)
             return rounded, rounded, _norms(rounded.double())
@@ -123,6 +137,12 @@ class Points:
 def planar(points: Tensor) -> Tensor:
     """Points (B, n, d) coordinate by coordinate, (B, d, n)."""
     return points.mT.contiguous()
+
+
+def padded_count(n: int) -> int:
+    """As many points as the tiles of products take."""
+    longest = int(LONGEST.value)
+    return math.ceil(n / longest) * longest
 
 
 def padded_dimension(d: int) -> int:
@@ -157,6 +177,18 @@ class Operands:
     @property
     def wide(self) -> bool:
         return self.pointers[0].dtype == torch.float64
+
+    @property
+    def softmin_tiles(self) -> tuple[Tile, ...]:
+        """Tiles for a softmin, the best first."""
+        key = self.form, self.wide
+        return SOFTMIN_TILES[key] if key in SOFTMIN_TILES and self.dimension <= FEW else SUM_TILES[key]
+
+    def padded(self, h: Tensor) -> Tensor:
+        """A vector (B, m) that kernels add to products of points, as long as these."""
+        if self.form < Form.HALVES:
+            return h.contiguous()
+        return torch.nn.functional.pad(h, (0, padded_count(h.shape[1]) - h.shape[1]), value=-torch.inf).contiguous()
 
     @property
     def sizes(self) -> tuple[int, int, int]:

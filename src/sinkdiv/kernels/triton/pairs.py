@@ -16,6 +16,7 @@ from triton.runtime.errors import OutOfResources
 
 from sinkdiv.costs import LOW_DIMENSION, Cost
 from sinkdiv.kernels import reference
+from sinkdiv.kernels.triton.dense import costs_kernel
 from sinkdiv.kernels.triton.operands import (
     PRODUCT_TILES,
     SUM_TILES,
@@ -31,6 +32,7 @@ from sinkdiv.kernels.triton.products import Weight, products_kernel
 from sinkdiv.kernels.triton.softmin import Start, ctransform_kernel, joined_kernel, softmin_kernel
 from sinkdiv.kernels.triton.sums import Term, sums_kernel
 from sinkdiv.kernels.triton.symmetric import symmetric_sums_kernel
+from sinkdiv.kernels.triton.tiles import Form
 
 #: Programs that are wanted for each multiprocessor: rows that make fewer are joined by parts of the columns.
 PROGRAMS = 4
@@ -112,7 +114,9 @@ class _Reductions(ABC):
     def ctransform(self, g: Tensor) -> Tensor:
         """min_j (C_ij − g_j), (B, n)."""
         batch, n, _ = self._operands.shape
-        (minima,) = self._launch(ctransform_kernel, (g,), lambda parts: (self._new(parts, batch, n),))
+        (minima,) = self._launch(
+            ctransform_kernel, (g,), lambda parts: (self._new(parts, batch, n),), self._tiles(SUM_TILES)
+        )
         return minima.amin(0)
 
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
@@ -149,8 +153,10 @@ class _Reductions(ABC):
 
         # Known sums belong to all columns.
         most_parts = MOST_PARTS if sums is None else 1
+        inputs = (self._operands.padded(h), _or(near, h), eps)
+        tiles = self._operands.softmin_tiles
         bases, parts_sums = self._launch(
-            softmin_kernel, (h, _or(near, h), eps), outputs, most_parts=most_parts, START=int(start)
+            softmin_kernel, inputs, outputs, tiles, most_parts=most_parts, START=int(start)
         )
         return bases[0] if bases.shape[0] == 1 else self._joined(bases, parts_sums, eps)
 
@@ -187,9 +193,11 @@ class _Reductions(ABC):
             rows = self._new(parts, batch, n)
             return rows, _or(columns, rows)
 
-        inputs = (u, h, _or(s, u), _or(t, h), _or(weights, h), *_moves(movement, u), eps)
+        inputs = (u, self._operands.padded(h), _or(s, u), _or(t, h), _or(weights, h), *_moves(movement, u), eps)
         width = 0 if movement is None else movement.x.shape[1]
-        rows, _ = self._launch(sums_kernel, inputs, outputs, (width,), TERM=int(term), BOTH=columns is not None)
+        rows, _ = self._launch(
+            sums_kernel, inputs, outputs, self._tiles(SUM_TILES), (width,), TERM=int(term), BOTH=columns is not None
+        )
         return _added(rows)
 
     def _product(
@@ -209,18 +217,18 @@ class _Reductions(ABC):
         def outputs(parts: int) -> tuple[Tensor, ...]:
             return (self._new(parts, batch, n, columns),)
 
-        inputs = (u, h, _or(s, u), _or(t, h), _or(p, u), q, *_moves(movement, u), eps)
+        inputs = (u, self._operands.padded(h), _or(s, u), _or(t, h), _or(p, u), q, *_moves(movement, u), eps)
         width = 0 if movement is None else movement.x.shape[1]
         (results,) = self._launch(
-            products_kernel, inputs, outputs, (width, columns), groups=math.ceil(columns / group), tiles=PRODUCT_TILES,
-            WEIGHT=int(weight), BY_DIFFERENCES=by_differences, MINUS=p is not None,
+            products_kernel, inputs, outputs, self._tiles(PRODUCT_TILES), (width, columns),
+            groups=math.ceil(columns / group), WEIGHT=int(weight), BY_DIFFERENCES=by_differences, MINUS=p is not None,
             PRECISION=DOT_PRECISION[self._precision], COLUMNS=group,
         )  # fmt: skip
         return _added(results)
 
     def _launch(
         self, kernel: Any, inputs: tuple[Tensor, ...], outputs: Callable[[int], tuple[Tensor, ...]],
-        integers: tuple[int, ...] = (), *, groups: int = 1, tiles: Mapping[Any, Sequence[Tile]] = SUM_TILES,
+        tiles: Sequence[Tile], integers: tuple[int, ...] = (), *, groups: int = 1,
         most_parts: int = MOST_PARTS, folded: bool = False, **constants: object,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Launch with the first tile that the device has room for.
@@ -230,8 +238,7 @@ class _Reductions(ABC):
         operands = self._operands
         batch, n, _ = operands.shape
         inputs = tuple(tensor.contiguous() for tensor in inputs)
-        choices = tiles[operands.form, operands.wide]
-        for tile in choices:
+        for tile in tiles:
             blocks = math.ceil(n / tile.rows)
             programs = batch * (math.ceil(blocks / 2) if folded else blocks)
             parts = self._parts(tile, programs, most_parts)
@@ -239,17 +246,20 @@ class _Reductions(ABC):
             if kernel is softmin_kernel:
                 constants["WHOLE"] = parts == 1
             try:
-                with on_device(inputs[0]):
+                with on_device(operands.scales):
                     kernel[(programs, parts, groups)](
                         *operands.pointers, *inputs, *self._counts, operands.scales, *made, *operands.sizes, *integers,
                         blocks, *operands.strides, **operands.constants, **constants, **tile.options,
                     )  # fmt: skip
             except OutOfResources:
-                if tile is choices[-1]:
+                if tile is tiles[-1]:
                     raise
             else:
                 break
         return made
+
+    def _tiles(self, table: Mapping[tuple[Form, bool], tuple[Tile, ...]]) -> tuple[Tile, ...]:
+        return table[self._operands.form, self._operands.wide]
 
     @cached_property
     def _counts(self) -> Counts:
@@ -300,7 +310,9 @@ class Pairs(_Reductions):
         if self._x is not self._y or n < SYMMETRIC_POINTS or torch.are_deterministic_algorithms_enabled():
             return super().softmin_near(h, near, eps)
         sums = torch.zeros_like(near, memory_format=torch.contiguous_format)
-        self._launch(symmetric_sums_kernel, (h, near, eps), lambda _: (sums,), tiles=SYMMETRIC_TILES, folded=True)
+        self._launch(
+            symmetric_sums_kernel, (h, near, eps), lambda _: (sums,), self._tiles(SYMMETRIC_TILES), folded=True
+        )
         return self._softmin(h, eps, Start.SUMMED, near, sums)
 
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
@@ -322,7 +334,7 @@ class Pairs(_Reductions):
         turned = self._product(Weight.TANGENT, u, h, eps, self._points, s, t, self._movement(dx, dy))
         return turned + self._product(Weight.GRADIENT, u, h, eps, _Values(dy.contiguous(), dx.contiguous()))
 
-    # Dense results are as large as the cost matrix: there is nothing to stream.
+    # Dense results are as large as the cost matrix, and are asked for once.
 
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """P itself, (B, n, m)."""
@@ -334,7 +346,9 @@ class Pairs(_Reductions):
 
     def costs(self) -> Tensor:
         """C, (B, n, m)."""
-        return self._reference.costs()
+        shape = self._operands.shape
+        (matrix,) = self._launch(costs_kernel, (), lambda _: (self._new(*shape),), self._tiles(SUM_TILES))
+        return matrix
 
     @property
     def _reference(self) -> reference.Pairs:

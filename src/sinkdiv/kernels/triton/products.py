@@ -17,28 +17,30 @@ from sinkdiv.kernels.triton.tiles import (
     LN2,
     LOG2E,
     base_two,
-    bends,
-    costs,
     costs_of_squares,
     difference_products,
+    ends,
     entries,
+    exponents,
     operands_of,
     own_points,
     program_columns,
     program_rows,
+    scores_of,
     sizes_of,
     slopes,
     squares,
+    stretches,
 )
 
 
 class Weight(enum.IntEnum):
-    """w_ij; φ and ψ are the cost's slope and bend (`tiles`), D_ij = (x_i − y_j)·(dx_i − dy_j)."""
+    """w_ij; φ is the cost's slope and σ its stretch (`tiles`), Ċ_ij = φ_ij (x_i − y_j)·(dx_i − dy_j)."""
 
     PLAN = 0  # P_ij
     GRADIENT = 1  # P_ij φ_ij
     WEIGHTED = 2  # P_ij (s_i + t_j + log P_ij) φ_ij
-    TANGENT = 3  # P_ij [(s_i + t_j − φ_ij D_ij/ε) φ_ij + ψ_ij D_ij]
+    TANGENT = 3  # P_ij (s_i + t_j − Ċ_ij/ε + σ_ij) φ_ij
 
 
 PLAN = tl.constexpr(int(Weight.PLAN))
@@ -67,7 +69,7 @@ def products_kernel(
     scale = tl.load(scales + b)
     own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
     lanes, wide, k = tl.arange(0, BN), width.to(tl.int64), columns.to(tl.int64)
-    h, t, p, q = h + b * m, t + b * m, p + b * n * k, q + b * m * k
+    h, t, p, q = h + b * ends(m, FORM), t + b * m, p + b * n * k, q + b * m * k
     moves = xs + b * n * wide, ys + b * m * wide, dxs + b * n * wide, dys + b * m * wide
     eps_b = tl.load(eps + b)
     kappa = base_two(eps_b)
@@ -78,13 +80,15 @@ def products_kernel(
     mass = tl.zeros((BM,), eps_b.dtype)
     for start in range(first, last, BN):
         cols = start, lanes, start + lanes < last
-        scores = entries(h, cols, -INF) * LOG2E
+        scores = scores_of(h, cols, FORM)
         if WEIGHT == PLAN:
-            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
+            z = exponents(
+                its_u, scores, kappa, own, operands, sizes, strides, scale, rows, cols,
+                FORM, FUNCTION, POWER, D, RESIDENT,
+            )  # fmt: skip
         else:
             S = squares(own, operands, sizes, scale, rows, cols, FORM, D, RESIDENT)
-            C = costs_of_squares(S, POWER, FUNCTION)
-        z = (its_u[:, None] + scores[None, :]) - kappa * C
+            z = (its_u[:, None] + scores[None, :]) - kappa * costs_of_squares(S, POWER, FUNCTION)
         w = tl.exp2(z)
         if WEIGHT == GRADIENT:
             w *= slopes(S, POWER, FUNCTION)
@@ -95,7 +99,7 @@ def products_kernel(
             movement = difference_products(moves, (sizes[0], sizes[1], wide), rows, cols)
             slope = slopes(S, POWER, FUNCTION)
             change = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) - slope * movement / eps_b
-            w = tl.where(w > 0, w * (change * slope + bends(S, POWER, FUNCTION) * movement), 0.0)
+            w = tl.where(w > 0, w * slope * (change + stretches(S, movement, POWER, FUNCTION)), 0.0)
         if BY_DIFFERENCES:
             for j in range(columns):
                 differences = (

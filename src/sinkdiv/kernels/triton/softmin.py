@@ -15,14 +15,16 @@ import triton.language as tl
 from sinkdiv.kernels.triton.tiles import (
     INF,
     LN2,
-    LOG2E,
     base_two,
     costs,
+    ends,
     entries,
+    exponents,
     operands_of,
     own_points,
     program_columns,
     program_rows,
+    scores_of,
     sizes_of,
 )
 
@@ -63,7 +65,7 @@ def softmin_kernel(
     scale = tl.load(scales + b)
     own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
     lanes = tl.arange(0, BN)
-    h, near, bases, sums = h + b * m, near + b * n, bases + b * n, sums + b * n
+    h, near, bases, sums = h + b * ends(m, FORM), near + b * n, bases + b * n, sums + b * n
     eps_b = tl.load(eps + b)
     kappa = base_two(eps_b)
     base = tl.zeros((BM,), eps_b.dtype)
@@ -75,9 +77,12 @@ def softmin_kernel(
         terms = tl.zeros((BM, BN), eps_b.dtype)
         for start in range(first, last, BN):
             cols = start, lanes, start + lanes < last
-            scores = entries(h, cols, -INF) * LOG2E
-            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
-            terms += tl.exp2(scores[None, :] - kappa * (C - base[:, None]))
+            scores = scores_of(h, cols, FORM)
+            z = exponents(
+                kappa * base, scores, kappa, own, operands, sizes, strides, scale, rows, cols,
+                FORM, FUNCTION, POWER, D, RESIDENT,
+            )  # fmt: skip
+            terms += tl.exp2(z)
         total = tl.sum(terms, 1)
     if START == SUMMED:
         total = entries(sums, rows, 0.0)
@@ -86,16 +91,19 @@ def softmin_kernel(
         lost = tl.min(kept.to(tl.int32), 0) == 0
     if lost:
         peak = tl.full((BM,), -INF, eps_b.dtype)
-        total = tl.zeros((BM,), eps_b.dtype)
+        terms = tl.zeros((BM, BN), eps_b.dtype)
         for start in range(first, last, BN):
             cols = start, lanes, start + lanes < last
-            scores = entries(h, cols, -INF) * LOG2E
-            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
-            z = scores[None, :] - kappa * C
+            scores = scores_of(h, cols, FORM)
+            z = exponents(
+                tl.zeros((BM,), eps_b.dtype), scores, kappa, own, operands, sizes, strides, scale, rows, cols,
+                FORM, FUNCTION, POWER, D, RESIDENT,
+            )  # fmt: skip
             higher = tl.maximum(peak, tl.max(z, 1))
             shift = tl.where(higher == -INF, 0.0, higher)
-            total = total * tl.exp2(peak - shift) + tl.sum(tl.exp2(z - shift[:, None]), 1)
+            terms = terms * tl.exp2(peak - shift)[:, None] + tl.exp2(z - shift[:, None])
             peak = higher
+        total = tl.sum(terms, 1)
         base = -peak * (eps_b * LN2)
     places = rows[0] + rows[1]
     if WHOLE:

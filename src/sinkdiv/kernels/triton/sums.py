@@ -19,11 +19,14 @@ from sinkdiv.kernels.triton.tiles import (
     costs,
     costs_of_squares,
     difference_products,
+    ends,
     entries,
+    exponents,
     operands_of,
     own_points,
     program_columns,
     program_rows,
+    scores_of,
     sizes_of,
     slopes,
     squares,
@@ -40,6 +43,7 @@ class Term(enum.IntEnum):
     PRIMAL = 4  # b_j D_ij (C_ij + ε log D_ij) with D_ij = P_ij + s_i t_j and b_j in ``weights``
 
 
+MASS = tl.constexpr(int(Term.MASS))
 COST = tl.constexpr(int(Term.COST))
 WEIGHTED = tl.constexpr(int(Term.WEIGHTED))
 TANGENT = tl.constexpr(int(Term.TANGENT))
@@ -65,7 +69,7 @@ def sums_kernel(
     scale = tl.load(scales + b)
     own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
     lanes, wide = tl.arange(0, BN), width.to(tl.int64)
-    h, t, weights = h + b * m, t + b * m, weights + b * m
+    h, t, weights = h + b * ends(m, FORM), t + b * m, weights + b * m
     moves = xs + b * n * wide, ys + b * m * wide, dxs + b * n * wide, dys + b * m * wide
     eps_b = tl.load(eps + b)
     kappa = base_two(eps_b)
@@ -74,13 +78,19 @@ def sums_kernel(
     total = tl.zeros((BM, BN), eps_b.dtype)
     for start in range(first, last, BN):
         cols = start, lanes, start + lanes < last
-        scores = entries(h, cols, -INF) * LOG2E
-        if TERM == TANGENT:
+        scores = scores_of(h, cols, FORM)
+        if TERM == MASS:
+            z = exponents(
+                its_u, scores, kappa, own, operands, sizes, strides, scale, rows, cols,
+                FORM, FUNCTION, POWER, D, RESIDENT,
+            )  # fmt: skip
+        elif TERM == TANGENT:
             S = squares(own, operands, sizes, scale, rows, cols, FORM, D, RESIDENT)
             C = costs_of_squares(S, POWER, FUNCTION)
+            z = (its_u[:, None] + scores[None, :]) - kappa * C
         else:
             C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
-        z = (its_u[:, None] + scores[None, :]) - kappa * C
+            z = (its_u[:, None] + scores[None, :]) - kappa * C
         terms = tl.exp2(z)
         if TERM == COST:
             terms = tl.where(terms > 0, terms * C, 0.0)

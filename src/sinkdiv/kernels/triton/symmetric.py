@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sinkdiv.kernels.triton.tiles import INF, LOG2E, base_two, costs, entries, operands_of, own_points, sizes_of
+from sinkdiv.kernels.triton.tiles import INF, LOG2E, base_two, entries, exponents, operands_of, own_points, sizes_of
 
 
 @triton.jit(do_not_specialize=["n", "m", "d", "blocks"])
@@ -42,17 +42,21 @@ def symmetric_sums_kernel(
     ):
         rows = block * BM, tl.arange(0, BM), block * BM + tl.arange(0, BM) < count
         own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
-        its_near = entries(near, rows, 0.0)
-        its_weight = tl.exp2(entries(h, rows, -INF) * LOG2E - kappa * its_near)
+        near_i = entries(near, rows, 0.0)
+        weights_i = tl.exp2(entries(h, rows, -INF) * LOG2E - kappa * near_i)
         total = tl.zeros((BM, BN), eps_b.dtype)
         for start in range((block + part) * BM, count, parts * BN):
             cols = start, lanes, start + lanes < count
             near_j = entries(near, cols, 0.0)
-            weight_j = tl.exp2(entries(h, cols, -INF) * LOG2E - kappa * near_j)
-            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
-            E = tl.exp2(kappa * ((its_near[:, None] + near_j[None, :]) - C))
-            total += E * weight_j[None, :]
+            weights_j = tl.exp2(entries(h, cols, -INF) * LOG2E - kappa * near_j)
+            E = tl.exp2(
+                exponents(
+                    kappa * near_i, kappa * near_j, kappa, own, operands, sizes, strides, scale, rows, cols,
+                    FORM, FUNCTION, POWER, D, RESIDENT,
+                )
+            )  # fmt: skip
+            total += E * weights_j[None, :]
             if start > block * BM:
-                mirrored = tl.sum(E * its_weight[:, None], 0)
+                mirrored = tl.sum(E * weights_i[:, None], 0)
                 tl.atomic_add(sums + start + lanes, mirrored, mask=cols[2], sem="relaxed")
         tl.atomic_add(sums + rows[0] + rows[1], tl.sum(total, 1), mask=rows[2], sem="relaxed")

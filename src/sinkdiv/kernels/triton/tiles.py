@@ -19,7 +19,7 @@ class Form(enum.IntEnum):
     DIFFERENCES = 0  # of few coordinates, unrolled; points (B, d, n)
     LOOP = 1  # of any number of coordinates; points (B, d, n)
     MATRIX = 2  # the cost is loaded; in place of points a matrix (B, n, m) of any strides
-    HALVES = 3  # |x|² − 2xy + |y|², coordinates as sums of two float16; points (B, n, D), padded with zeros
+    HALVES = 3  # |x|² − 2xy + |y|², coordinates as sums of two float16; points (B, N, D), padded with zeros
     ROUNDED = 4  # the same, coordinates rounded to TF32
 
 
@@ -39,9 +39,18 @@ MATRIX = tl.constexpr(int(Form.MATRIX))
 SQUARE = tl.constexpr(int(Function.SQUARE))
 ROOT = tl.constexpr(int(Function.ROOT))
 
+#: Points of products are padded to a multiple of this: the columns of a tile need no mask.
+LONGEST = tl.constexpr(128)
+
+#: Up to so many coordinates are scaled before they are subtracted; their rounding grows with what a pair saves.
+SCALED = tl.constexpr(4)
+
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 INF = tl.constexpr(float("inf"))
+
+#: Points are coincident if their squared distance is below the least normal number of float32.
+TINY = tl.constexpr(2.0**-126)
 
 
 @triton.jit
@@ -75,12 +84,21 @@ def sizes_of(n, m, d, FORM: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexp
 
 
 @triton.jit
+def ends(n, FORM: tl.constexpr):
+    """Where points, and what is added to their products, end."""
+    if FORM >= HALVES:
+        return tl.cdiv(n, LONGEST) * LONGEST
+    else:
+        return n
+
+
+@triton.jit
 def operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM: tl.constexpr):
     """The operands of problem b, with pointers to it."""
     if FORM == MATRIX:
         return x + b * batch_stride, x_low, x_norm, y, y_low, y_norm
     else:
-        n, m, d = sizes
+        n, m, d = ends(sizes[0], FORM), ends(sizes[1], FORM), sizes[2]
         return x + b * n * d, x_low + b * n * d, x_norm + b * n, y + b * m * d, y_low + b * m * d, y_norm + b * m
 
 
@@ -99,6 +117,21 @@ def entries(vector, places, OTHER: tl.constexpr):
     """Those of a vector; ``OTHER`` where there are none."""
     first, lanes, mask = places
     return tl.load(vector + (first + lanes), mask=mask, other=OTHER)
+
+
+@triton.jit
+def padded_entries(vector, places):
+    """Those of a vector that ends with a tile."""
+    return tl.load(vector + (places[0] + places[1]))
+
+
+@triton.jit
+def scores_of(h, cols, FORM: tl.constexpr):
+    """h_j in base 2; −∞ where there are no columns."""
+    if FORM >= HALVES:
+        return padded_entries(h, cols) * LOG2E
+    else:
+        return entries(h, cols, -INF) * LOG2E
 
 
 @triton.jit
@@ -137,10 +170,10 @@ def row_vectors(points, rows, stride, start, D: tl.constexpr):
 
 @triton.jit
 def column_vectors(points, cols, stride, start, D: tl.constexpr):
-    """The same transposed: (D, columns)."""
-    first, lanes, mask = cols
+    """The same transposed, of points that end with a tile: (D, columns)."""
+    first, lanes, _ = cols
     corner = points + tl.cast(first, tl.int64) * stride + start
-    return tl.load(corner + (lanes[None, :] * stride + tl.arange(0, D)[:, None]), mask=mask[None, :], other=0.0)
+    return tl.load(corner + (lanes[None, :] * stride + tl.arange(0, D)[:, None]))
 
 
 @triton.jit
@@ -163,13 +196,21 @@ def squares(
             difference = entries(x + n * k, rows, 0.0)[:, None] - entries(y + m * k, cols, 0.0)[None, :]
             s += difference * difference
     else:
-        if RESIDENT:
-            products = kept_products(own, operands, cols, FORM, D)
-        else:
-            products = streamed_products(operands, d, rows, cols, FORM, D)
+        products = inner_products(own, operands, d, rows, cols, FORM, D, RESIDENT)
         # What rounding makes negative is no distance.
-        s = tl.maximum(products * scale + (own[0][:, None] + entries(y_norm, cols, 0.0)[None, :]), 0.0)
+        s = tl.maximum(products * scale + (own[0][:, None] + padded_entries(y_norm, cols)[None, :]), 0.0)
     return s
+
+
+@triton.jit
+def inner_products(
+    own, operands, d, rows, cols, FORM: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr
+):  # fmt: skip
+    """x_i·y_j, (BM, BN)."""
+    if RESIDENT:
+        return kept_products(own, operands, cols, FORM, D)
+    else:
+        return streamed_products(operands, d, rows, cols, FORM, D)
 
 
 @triton.jit
@@ -219,20 +260,18 @@ def slopes(s, POWER: tl.constexpr, FUNCTION: tl.constexpr):
     if FUNCTION == SQUARE:
         return tl.full(s.shape, 2.0, s.dtype)
     elif FUNCTION == ROOT:
-        return tl.where(s > 0, 1.0 / tl.sqrt(s), 0.0)
+        return tl.where(s >= TINY, 1.0 / tl.sqrt(s), 0.0)
     else:
-        return tl.where(s > 0, POWER * tl.exp2((0.5 * POWER - 1.0) * tl.log2(s)), 0.0)
+        return tl.where(s >= TINY, POWER * tl.exp2((0.5 * POWER - 1.0) * tl.log2(s)), 0.0)
 
 
 @triton.jit
-def bends(s, POWER: tl.constexpr, FUNCTION: tl.constexpr):
-    """ψ with dφ = ψ·(x−y)·(dx−dy): 0, −s^{−3/2}, p(p−2)·s^{p/2−2}; 0 at coincident points."""
+def stretches(s, movement, POWER: tl.constexpr, FUNCTION: tl.constexpr):
+    """How fast log φ changes as points move: (p−2)·(x−y)·(dx−dy)/s; 0 at coincident points."""
     if FUNCTION == SQUARE:
         return tl.zeros(s.shape, s.dtype)
-    elif FUNCTION == ROOT:
-        return tl.where(s > 0, -1.0 / (s * tl.sqrt(s)), 0.0)
     else:
-        return tl.where(s > 0, POWER * (POWER - 2.0) * tl.exp2((0.5 * POWER - 2.0) * tl.log2(s)), 0.0)
+        return tl.where(s >= TINY, (POWER - 2.0) * movement / s, 0.0)
 
 
 @triton.jit
@@ -249,6 +288,32 @@ def costs(
     else:
         s = squares(own, operands, sizes, scale, rows, cols, FORM, D, RESIDENT)
         return costs_of_squares(s, POWER, FUNCTION)
+
+
+@triton.jit
+def exponents(
+    row_terms, scores, kappa, own, operands, sizes, strides, scale, rows, cols,
+    FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
+):  # fmt: skip
+    """row_terms_i + scores_j − κ C_ij, (BM, BN), all in base 2."""
+    if FORM >= HALVES:
+        # Norms join what belongs to a row or a column: a pair costs two operations, but for the products.
+        products = inner_products(own, operands, sizes[2], rows, cols, FORM, D, RESIDENT)
+        row_terms -= kappa * own[0]
+        scores -= kappa * padded_entries(operands[5], cols)
+        return (row_terms[:, None] + scores[None, :]) - (kappa * scale) * products
+    elif FORM == DIFFERENCES and FUNCTION == SQUARE and D <= SCALED:
+        # Coordinates in units of √ε: each then costs a pair two operations, and nothing is left to multiply.
+        root = tl.sqrt(kappa)
+        others = coordinates(operands[3], sizes[1], cols, D)
+        z = row_terms[:, None] + scores[None, :]
+        for k in tl.static_range(D):
+            difference = (own[k] * root)[:, None] - (others[k] * root)[None, :]
+            z -= difference * difference
+        return z
+    else:
+        C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
+        return (row_terms[:, None] + scores[None, :]) - kappa * C
 
 
 @triton.jit
