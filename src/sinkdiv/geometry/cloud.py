@@ -62,7 +62,7 @@ class CloudGeometry(Geometry):
 
     def pairs(self, side: int) -> Pairs:
         batch, n, m = self.shape
-        if forms_fast(self._given[0]) or batch * n * m > KEPT_ENTRIES:
+        if forms_fast(self._given[0], self.cost) or batch * n * m > KEPT_ENTRIES:
             return self._of_points(side)
         if not self._kept_pairs:
             C = self._of_points(0).costs()

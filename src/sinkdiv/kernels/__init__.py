@@ -72,9 +72,10 @@ def of_matrix(C: Tensor, *, forbids: bool = False) -> Pairs:
     return native.MatrixPairs(C) if native.serves(C) else reference.MatrixPairs(C)
 
 
-def forms_fast(points: Tensor) -> bool:
+def forms_fast(points: Tensor, cost: Cost) -> bool:
     """Whether costs between such points are formed about as fast as they are loaded."""
-    return points.shape[-1] <= LOW_DIMENSION and (native.serves(points) or triton.serves(points))
+    served = (native.serves(points) and native.knows(cost)) or triton.serves(points)
+    return served and points.shape[-1] <= LOW_DIMENSION
 
 
 def describe() -> list[tuple[str, str]]:

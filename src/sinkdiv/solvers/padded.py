@@ -26,7 +26,8 @@ JOINED_PAIRS = 2**25
 #: No problem is padded to more than so many times its own pairs.
 PADDED = 4
 
-Solver = Callable[[Problem, Limits, "Start | None"], Solution]
+#: Solves batches of problems.
+Solver = Callable[[Sequence[Problem], Limits, Sequence[Start | None]], list[Solution]]
 
 
 def is_worthwhile(device: torch.device) -> bool:
@@ -38,14 +39,13 @@ def solve_joined(
     problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None], solver: Solver
 ) -> list[Solution]:
     """Solve problems of one dtype and device with a ``solver`` of batches, as few of them as possible."""
+    groups = _groups(problems, starts)
+    chosen = [[problems[k] for k in places] for places in groups]
+    begun = [_joined_start([starts[k] for k in places]) for places in groups]
+    found = solver([_joined(several) for several in chosen], limits, begun)
     solutions: dict[int, Solution] = {}
-    for places in _groups(problems, starts):
-        chosen, begun = [problems[k] for k in places], [starts[k] for k in places]
-        if len(places) == 1:
-            found = [solver(chosen[0], limits, begun[0])]
-        else:
-            found = _parts(solver(_joined(chosen), limits, _joined_start(begun)), chosen)
-        solutions.update(zip(places, found, strict=True))
+    for places, several, solution in zip(groups, chosen, found, strict=True):
+        solutions.update(zip(places, _parts(solution, several), strict=True))
     return [solutions[k] for k in range(len(problems))]
 
 
@@ -96,6 +96,8 @@ def _kind(problem: Problem, start: Start | None) -> tuple[object, ...]:
 def _joined(problems: Sequence[Problem]) -> Problem:
     """One batch of all problems, with a weight of zero where there was nothing."""
     first = problems[0]
+    if len(problems) == 1:
+        return first
     geometries = [problem.geometry for problem in problems if isinstance(problem.geometry, CloudGeometry)]
     x, a = _stacked([g.x for g in geometries], repeat=True), _stacked([problem.a for problem in problems])
     counts = _counts(problems, 1)
@@ -138,6 +140,8 @@ def _counts(problems: Sequence[Problem], axis: int) -> Tensor:
 
 def _parts(joined: Solution, problems: Sequence[Problem]) -> list[Solution]:
     """Each problem's part of the solution of them all."""
+    if len(problems) == 1:
+        return [joined]
     batches = [problem.geometry.shape[0] for problem in problems]
     ends = list(accumulate(batches))
     return [
