@@ -423,12 +423,12 @@ def test_tf32_is_within_the_rounding_of_points():
     assert ((least - C.amin(-1)).abs() > 1e-6 * C.amin(-1)).any(), "TF32 was asked for"
 
 
-@pytest.mark.parametrize("power", [-50, 50])
+@pytest.mark.parametrize("exponent", [-50, 50])
 @pytest.mark.parametrize(("d", "precision"), [(3, "high"), (16, "high"), (150, "high"), (16, "tf32")])
-def test_powers_of_two_change_no_digit(power, d, precision):
+def test_powers_of_two_change_no_digit(exponent, d, precision):
     """Points of size 10⁻¹⁵ and 10¹⁵ are brought within the range of float16, and lose nothing there."""
     case, pairs = Trial(Shape(batch=2, n=5, m=9, d=d, eps=0.1), precision=precision).make()
-    factor = 2.0**power
+    factor = 2.0**exponent
     scaled = Pairs(factor * case.x, factor * case.y, power(2), precision=precision)
     softmin = pairs.softmin(case.h, case.eps)
     assert torch.equal(scaled.softmin(case.h, factor**2 * case.eps), factor**2 * softmin)
