@@ -14,7 +14,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
