@@ -28,6 +28,12 @@ settings.register_profile(
 settings.load_profile("sinkdiv")
 
 
+def pytest_configure(config):
+    # Were they in pyproject.toml, pytest would import the package, and PyTorch, before the lines at the top.
+    for warning in ("ConvergenceWarning", "DerivativeWarning"):
+        config.addinivalue_line("filterwarnings", f"error::sinkdiv.{warning}")
+
+
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
 def dtype(request):
     return request.param
