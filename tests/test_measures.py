@@ -28,6 +28,7 @@ def entrance(request, monkeypatch):
         raise AssertionError("work was done before the door was passed")
 
     monkeypatch.setattr(Geometry, "softmin", forbidden)
+    monkeypatch.setattr(Geometry, "softmin_near", forbidden)
     return ENTRANCES[request.param]
 
 

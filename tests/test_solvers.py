@@ -81,8 +81,10 @@ def test_passes_are_counted(fixture, request, monkeypatch):
     from sinkdiv.geometry.protocol import Geometry
 
     request.getfixturevalue(fixture)
-    counted, softmin = [], Geometry.softmin
-    monkeypatch.setattr(Geometry, "softmin", lambda *args: counted.append(1) or softmin(*args))
+    counted = []
+    for name in ("softmin", "softmin_near"):
+        method = getattr(Geometry, name)
+        monkeypatch.setattr(Geometry, name, lambda *args, method=method: counted.append(1) or method(*args))
     x, y = cloud(124, 9), cloud(125, 8)
     for second in (y, x):
         counted.clear()

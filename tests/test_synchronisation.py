@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sinkdiv
 from problems import cloud, tight, weights
-from sinkdiv import Status, measures, solving
+from sinkdiv import Status, ground, measures, solving
 from sinkdiv.solvers import progress
 
 aten = torch.ops.aten
@@ -204,7 +204,7 @@ def without_numbers(*tensors):
 def captured(monkeypatch):
     """As while a CUDA graph is captured: nobody can look at a number."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # unknown to the meta device
-    for module in (measures, solving):
+    for module in (measures, solving, ground):
         monkeypatch.setattr(module, "is_captured", lambda tensor: tensor.is_meta)
 
 
@@ -217,6 +217,9 @@ LOSSES = {
     "unrolled": lambda x, y, a, b: sinkdiv.sinkhorn_divergence(
         x, y, a, b, eps=0.05, derivative="unrolled", iterations=5, **FIXED
     ),
+    "cosine": lambda x, y, a, b: sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.05, cost="cosine", **FIXED),
+    "power": lambda x, y, a, b: sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.05, cost=sinkdiv.PowerCost(1.5), **FIXED),
+    "features": lambda x, y, a, b: sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.05, cost=torch.nn.Tanh(), **FIXED),
     "module": lambda x, y, a, b: sinkdiv.SinkhornDivergence(eps=0.05, **FIXED)(x, y, a, b),
     "matrix": lambda x, y, a, b: sinkdiv.solve_matrix(torch.cdist(x, y).square(), a, b, eps=0.05, **FIXED).value,
     "function": lambda x, y, a, b: sinkdiv.transport_cost(

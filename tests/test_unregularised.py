@@ -9,7 +9,11 @@ import torch
 from scipy.optimize import linear_sum_assignment, linprog, minimize
 
 import sinkdiv
-from problems import array, cloud, costs, primal, tight, weights
+from problems import array, cloud, costs, direction, primal, tight, weights
+from sinkdiv.certificate import unregularised_bounds
+from sinkdiv.costs import find_cost
+from sinkdiv.geometry import CloudGeometry
+from sinkdiv.solvers import Problem
 
 COSTS = ["sqeuclidean", "euclidean", "cosine", sinkdiv.PowerCost(1.5)]
 
@@ -188,3 +192,48 @@ def test_soft_marginals_of_clouds(route, dtype, rho, eps):
 def test_holds_no_graph():
     x, y, a, b = (one.requires_grad_() for one in problem(105, torch.float64))
     assert not any(end.requires_grad for end in sinkdiv.solve(x, y, a, b, eps=0.1).unregularised_bounds)
+
+
+def some_problem(rho=(math.inf, math.inf), eps=0.05):
+    """A problem, and potentials that are nobody's optimum."""
+    x, y = cloud(106, 7, batch=1), cloud(107, 6, batch=1)
+    a, b = weights(106, 7, batch=1), weights(107, 6, batch=1)
+    geometry = CloudGeometry(x, y, find_cost("sqeuclidean"))
+    return Problem(geometry, a, b, eps, rho), 0.2 * direction(108, (1, 6))
+
+
+def test_the_upper_end_is_the_cost_of_a_rounded_plan():
+    """From potentials far from optimal, whose plan misses much of b: Altschuler, Weed and Rigollet (2017), Algorithm 2,
+    in NumPy."""
+    problem, g = some_problem()
+    C, a, b = costs(problem.geometry.x[0], problem.geometry.y[0]), array(problem.a[0]), array(problem.b[0])
+    P = b * np.exp((array(g[0]) - C) / problem.eps)
+    P *= (a / P.sum(1))[:, None]
+    P *= np.minimum(b / P.sum(0), 1)
+    rows, columns = a - P.sum(1), b - P.sum(0)
+    assert rows.sum() > 0.2  # much is missing
+    P += np.outer(rows, columns) / columns.sum()
+    _, upper = unregularised_bounds(problem, g)
+    assert float(upper) == pytest.approx((P * C).sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("rho", [math.inf, 0.3])
+def test_the_lower_end_ignores_a_constant_in_the_potential(rho):
+    """It is a dual value at the best constant, also where that is not free."""
+    problem, g = some_problem((rho, 2 * rho))
+    expected, _ = unregularised_bounds(problem, g)
+    for constant in (-3.0, 0.7):
+        torch.testing.assert_close(unregularised_bounds(problem, g + constant)[0], expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rho", [math.inf, 0.3])
+def test_points_without_weight_have_no_say(rho):
+    """Whatever their potential: the interval is that of the problem without them."""
+    problem, g = some_problem((rho, rho))
+    expected = unregularised_bounds(problem, g)
+    x, y = (torch.cat([points, points[:, :2] + 0.05], 1) for points in (problem.geometry.x, problem.geometry.y))
+    a, b = (torch.cat([w, torch.zeros_like(w[:, :2])], 1) for w in (problem.a, problem.b))
+    more = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, b, problem.eps, problem.rho)
+    for potential in (-2.0, 2.0):
+        found = unregularised_bounds(more, torch.cat([g, g.new_full((1, 2), potential)], 1))
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)

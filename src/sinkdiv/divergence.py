@@ -135,6 +135,7 @@ def solve_divergence(
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
+    precision: str = "high",
 ) -> Divergence:
     """Solve the three problems of a Sinkhorn divergence and keep them, with their certificates.
 
@@ -142,7 +143,7 @@ def solve_divergence(
     """
     settings = Settings.check(
         find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
-        progress=progress, callback=callback,
+        progress=progress, callback=callback, precision=precision,
     )  # fmt: skip
     samples = settings.ground.featured(check_samples(x, y, a, b, balanced=settings.balanced))
     (divergence,) = solve_checked([samples], settings)
@@ -168,6 +169,7 @@ def sinkhorn_divergence(
     max_passes: int = 2000,
     progress: bool = False,
     callback: Callback | None = None,
+    precision: str = "high",
 ) -> Tensor:
     """The Sinkhorn divergence S_ε between two weighted samples, as a loss.
 
@@ -180,7 +182,7 @@ def sinkhorn_divergence(
             they have reached, whatever it is: ``tol`` and ``max_passes`` then play no part.
         iterations: how many iterations are unrolled (G18 uses 10 to 100, P19 50).
         x, y, a, b: as in `sinkdiv.solve`; or lists of B tensors each, for B problems of different sizes.
-        blur, eps, cost, reach, rho, tol, max_passes, progress, callback: as in `sinkdiv.solve`.
+        blur, eps, cost, reach, rho, tol, max_passes, progress, callback, precision: as in `sinkdiv.solve`.
 
     Returns:
         A 0-d tensor, or (B,) for a batch or for lists, in cost units. Its error is of second order in ``tol``;
@@ -196,7 +198,7 @@ def sinkhorn_divergence(
     wanted = Wanted.check(value, derivative, iterations)
     settings = Settings.check(
         find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
-        progress=progress, callback=callback,
+        progress=progress, callback=callback, precision=precision,
     )  # fmt: skip
     samples = [settings.ground.featured(one) for one in check_any(x, y, a, b, balanced=settings.balanced)]
     values = divergence_values(samples, settings, wanted)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from sinkdiv.costs import COSTS, Cost, power
-from sinkdiv.measures import CostMatrix, Samples, check_cost_values, check_features
+from sinkdiv.measures import CostMatrix, Samples, check_cost_values, check_features, is_captured
 
 
 class GroundCost:
@@ -86,7 +86,7 @@ class CosineCost(GroundCost):
 
     def features(self, name: str, points: Tensor) -> Tensor:
         largest = points.detach().abs().amax(-1, keepdim=True)
-        if bool((largest == 0).any()):
+        if not is_captured(points) and bool((largest == 0).any()):
             *_, index, _ = (largest == 0).nonzero()[0].tolist()
             raise ValueError(f"{name} holds a zero vector (index {index}), which has no direction for the cosine cost")
         scaled = points / largest  # whose squares stay within the range of the dtype

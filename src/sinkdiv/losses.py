@@ -32,6 +32,7 @@ class _TransportLoss(nn.Module, ABC):
         iterations: int | None = None,
         tol: float | None = 1e-3,
         max_passes: int = 2000,
+        precision: str = "high",
         warm_start: bool = False,
     ) -> None:
         """Options as in `sinkdiv.sinkhorn_divergence`, and
@@ -51,6 +52,7 @@ class _TransportLoss(nn.Module, ABC):
             "rho": rho,
             "tol": tol,
             "max_passes": max_passes,
+            "precision": precision,
         }
         if not isinstance(warm_start, bool):
             raise ValueError(f"warm_start must be True or False, not {warm_start!r}")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sinkdiv.ground import GroundCost
+from sinkdiv.kernels import PRECISIONS
 from sinkdiv.solvers import Check, Limits
 
 Length = float | tuple[float, float]
@@ -26,6 +27,7 @@ class Settings:
     eps: float
     rho: tuple[float, float]
     limits: Limits
+    precision: str = "high"
 
     @property
     def balanced(self) -> bool:
@@ -44,6 +46,7 @@ class Settings:
         max_passes: int,
         progress: bool,
         callback: Callback | None,
+        precision: str,
     ) -> Settings:
         """Check the options; a named cost turns blur and reach into cost units, a matrix has no lengths.
 
@@ -61,7 +64,9 @@ class Settings:
         if callback is not None and not callable(callback):
             raise ValueError(f"callback must be callable, not {type(callback).__name__}")
         limits = Limits(-math.inf if tol is None else float(tol), max_passes, _watcher(progress, callback))
-        return cls(ground, _regularisation(ground, blur, eps), _strengths(ground, reach, rho), limits)
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not {precision!r}")
+        return cls(ground, _regularisation(ground, blur, eps), _strengths(ground, reach, rho), limits, precision)
 
 
 @dataclass(frozen=True)

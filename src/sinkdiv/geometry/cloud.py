@@ -20,16 +20,16 @@ class CloudGeometry(Geometry):
 
     def __init__(
         self, x: Tensor, y: Tensor, cost: Cost, *, center: Tensor | None = None,
-        counts: tuple[Tensor, Tensor] | None = None,
+        counts: tuple[Tensor, Tensor] | None = None, precision: str = "high",
     ) -> None:  # fmt: skip
         """``center`` (B, 1, d) is subtracted from all points (the mean of y if omitted).
 
         Costs depend on differences only, and coordinates near zero lose fewer digits in them.
 
         ``counts``, each (B,), tells how many of the rows and columns are a problem's own; those behind are without
-        weight and need not be looked at.
+        weight and need not be looked at. ``precision`` is one of `sinkdiv.kernels.PRECISIONS`.
         """
-        self.counts = counts
+        self.counts, self.precision = counts, precision
         self.cost = cost
         self.symmetric = y is x
         self._given = x.detach(), x.detach() if self.symmetric else y.detach()
@@ -62,7 +62,7 @@ class CloudGeometry(Geometry):
 
     def pairs(self, side: int) -> Pairs:
         batch, n, m = self.shape
-        if forms_fast(self._given[0]) or batch * n * m > KEPT_ENTRIES:
+        if forms_fast(self._given[0], self.cost) or batch * n * m > KEPT_ENTRIES:
             return self._of_points(side)
         if not self._kept_pairs:
             C = self._of_points(0).costs()
@@ -79,7 +79,7 @@ class CloudGeometry(Geometry):
 
     def _of_points(self, side: int) -> PointPairs:
         if not self._point_pairs:
-            pairs = of_points(self.x, self.y, self.cost)
+            pairs = of_points(self.x, self.y, self.cost, precision=self.precision, counts=self.counts)
             self._point_pairs = {0: pairs, 1: pairs if self.symmetric else pairs.swapped()}
         return self._point_pairs[side]
 
@@ -133,7 +133,8 @@ class CloudGeometry(Geometry):
     def at(self, points: Tensor, side: int) -> CloudGeometry:
         """The geometry whose rows are new points (B, k, d) and whose columns are y (side 0) or x (side 1)."""
         _, columns = self._sides(side)
-        return CloudGeometry(points.detach() - self.center, columns, self.cost, center=torch.zeros_like(self.center))
+        points, center = points.detach() - self.center, torch.zeros_like(self.center)
+        return CloudGeometry(points, columns, self.cost, center=center, precision=self.precision)
 
     def resembles(self, other: CloudGeometry) -> bool:
         """Whether the other's points could be these: as many problems, of one dimension, dtype, device and cost."""

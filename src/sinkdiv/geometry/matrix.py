@@ -64,7 +64,7 @@ class MatrixGeometry(Geometry):
             largest = torch.where(torch.isposinf(self.C), -torch.inf, self.C).amax((1, 2))
         return largest - least
 
-    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
+    def softmin_by_marginal(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
         """With a good guess it is read off the columns' sums, which need no transposed copy of C."""
         _, columns = self.marginals(h, near / eps, eps)
         far = 1 / torch.finfo(self.dtype).tiny ** 0.5

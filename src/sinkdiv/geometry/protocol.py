@@ -57,9 +57,13 @@ class Geometry(ABC):
         """−ε log Σ_j exp(h_j − C_ij/ε): one pass."""
         return self.pairs(side).softmin(h, eps)
 
-    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
-        """The softmin (B, m) that h (B, n) sends to the columns, of which ``near`` (B, m) is a guess: one pass."""
-        return self.softmin(h, eps, 1)
+    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor, side: int) -> Tensor:
+        """The same, of which ``near`` is a guess that may save time: one pass."""
+        return self.pairs(side).softmin_near(h, near, eps)
+
+    def softmin_by_marginal(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
+        """The softmin (B, m) that h (B, n) sends to the columns, for a good guess ``near`` (B, m): one pass."""
+        return self.softmin_near(h, near, eps, 1)
 
     def ctransform(self, g: Tensor, side: int) -> Tensor:
         """min_j C_ij − g_j, (B, n), for g (B, m), or (B, m) for g (B, n) on side 1: one pass.

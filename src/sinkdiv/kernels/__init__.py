@@ -10,7 +10,12 @@ from torch import Tensor
 from sinkdiv.costs import LOW_DIMENSION, Cost
 from sinkdiv.kernels import native, reference, triton
 
-__all__ = ["Pairs", "PointPairs", "describe", "native", "of_matrix", "of_points", "reference", "triton"]
+__all__ = ["PRECISIONS", "Pairs", "PointPairs", "describe", "native", "of_matrix", "of_points", "reference", "triton"]
+
+
+#: How precisely GPUs multiply coordinates in more than a few dimensions (`sinkdiv.kernels.triton.operands`): about as
+#: float32 does, or as TF32.
+PRECISIONS = ("high", "tf32")
 
 
 class Pairs(Protocol):
@@ -67,9 +72,10 @@ def of_matrix(C: Tensor, *, forbids: bool = False) -> Pairs:
     return native.MatrixPairs(C) if native.serves(C) else reference.MatrixPairs(C)
 
 
-def forms_fast(points: Tensor) -> bool:
+def forms_fast(points: Tensor, cost: Cost) -> bool:
     """Whether costs between such points are formed about as fast as they are loaded."""
-    return points.shape[-1] <= LOW_DIMENSION and (native.serves(points) or triton.serves(points))
+    served = (native.serves(points) and native.knows(cost)) or triton.serves(points)
+    return served and points.shape[-1] <= LOW_DIMENSION
 
 
 def describe() -> list[tuple[str, str]]:

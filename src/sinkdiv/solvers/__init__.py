@@ -46,8 +46,8 @@ def solve(
     if all(is_small(problem, limits) for problem in problems):
         return solve_small(problems, limits, starts, differentiate)
     if padded.is_worthwhile(problems[0].a.device):
-        return padded.solve_joined(problems, limits, starts, _solve_one)
-    return [_solve_one(problem, limits, start) for problem, start in zip(problems, starts, strict=True)]
+        return padded.solve_joined(problems, limits, starts, _solve_each)
+    return _solve_each(problems, limits, starts)
 
 
 def solve_matrix(problem: Problem, limits: Limits, method: str) -> Solution:
@@ -60,6 +60,10 @@ def solve_matrix(problem: Problem, limits: Limits, method: str) -> Solution:
         return solve([problem], limits, [None], [False])[0]
     check_spread(problem.spreads)
     return MATRIX_METHODS[method](problem, limits)
+
+
+def _solve_each(problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
+    return [_solve_one(problem, limits, start) for problem, start in zip(problems, starts, strict=True)]
 
 
 def _solve_one(problem: Problem, limits: Limits, start: Start | None) -> Solution:

@@ -44,11 +44,13 @@ def accelerated(problem: Problem, limits: Limits, start: Start | None = None) ->
     progress = Progress(problem, limits)
     ascent = Ascent(problem)
     g = torch.zeros_like(problem.b) if start is None else start.g
+    near_f = near_g = None
     for step in range(max(1, limits.max_passes // 2)):
         eps = annealing.eps()
-        g, raw_f = problem.translated(g, problem.raw_potential(g, eps, side=0), eps)
+        g, raw_f = problem.translated(g, problem.raw_potential(g, eps, 0, near_f), eps)
         f = problem.damped(raw_f, eps, side=0)
-        raw_g = problem.raw_potential(f, eps, side=1)
+        raw_g = problem.raw_potential(f, eps, 1, near_g)
+        near_f, near_g = raw_f, raw_g
         error = problem.residual(g, raw_g, eps, side=1)
         if progress.record(Iterate(f, g, raw_f, raw_g, error), annealing.at_target(), 2 * (step + 1), eps):
             break

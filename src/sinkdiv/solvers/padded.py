@@ -8,8 +8,9 @@ history are those of a solve of its own, up to rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -18,14 +19,15 @@ from torch import Tensor
 from sinkdiv.geometry import CloudGeometry
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
 
-#: Problems of more pairs than this are solved alone: a pass over so many takes some 30 µs on a large GPU, the launches
-#: of a step some 500 µs. Padding and waiting for the slowest of a batch make it a few passes more.
+#: Problems of more pairs than this are solved alone. Estimated, not measured: a pass over so many takes some 30 µs on a
+#: large GPU, the launches of a step some 500 µs; padding and waiting for the slowest make it a few passes more.
 JOINED_PAIRS = 2**25
 
 #: No problem is padded to more than so many times its own pairs.
 PADDED = 4
 
-Solver = Callable[[Problem, Limits, "Start | None"], Solution]
+#: Solves batches of problems.
+Solver = Callable[[Sequence[Problem], Limits, Sequence[Start | None]], list[Solution]]
 
 
 def is_worthwhile(device: torch.device) -> bool:
@@ -37,54 +39,65 @@ def solve_joined(
     problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None], solver: Solver
 ) -> list[Solution]:
     """Solve problems of one dtype and device with a ``solver`` of batches, as few of them as possible."""
+    groups = _groups(problems, starts)
+    chosen = [[problems[k] for k in places] for places in groups]
+    begun = [_joined_start([starts[k] for k in places]) for places in groups]
+    found = solver([_joined(several) for several in chosen], limits, begun)
     solutions: dict[int, Solution] = {}
-    for group in _groups(problems, starts):
-        chosen, begun = [problems[k] for k in group], [starts[k] for k in group]
-        if len(group) == 1:
-            found = [solver(chosen[0], limits, begun[0])]
-        else:
-            found = _parts(solver(_joined(chosen), limits, _joined_start(chosen, begun)), chosen)
-        solutions.update(zip(group, found, strict=True))
+    for places, several, solution in zip(groups, chosen, found, strict=True):
+        solutions.update(zip(places, _parts(solution, several), strict=True))
     return [solutions[k] for k in range(len(problems))]
 
 
+@dataclass
+class _Group:
+    """Problems that make a batch: their places, the padded size, and the pairs of the smallest of them."""
+
+    kind: tuple[object, ...]
+    places: list[int]
+    rows: int
+    columns: int
+    least: int
+
+    def takes(self, kind: tuple[object, ...], rows: int, columns: int) -> bool:
+        """Whether a problem of that size can join."""
+        padded = max(self.rows, rows) * max(self.columns, columns)
+        return self.kind == kind and padded <= PADDED * min(self.least, rows * columns)
+
+    def add(self, place: int, rows: int, columns: int) -> None:
+        self.places.append(place)
+        self.rows, self.columns = max(self.rows, rows), max(self.columns, columns)
+        self.least = min(self.least, rows * columns)
+
+
 def _groups(problems: Sequence[Problem], starts: Sequence[Start | None]) -> list[list[int]]:
-    """The places of problems that make a batch: each joins the first that it fits, the largest come first."""
-    groups: list[list[int]] = []
-    for k in sorted(range(len(problems)), key=lambda k: -_pairs(problems[k])):
-        for group in groups:
-            alike = _kind(problems[k], starts[k]) == _kind(problems[group[0]], starts[group[0]])
-            if alike and _fit([problems[place] for place in (*group, k)]):
-                group.append(k)
-                break
+    """The places of problems that make a batch: each joins the first that takes it, the largest come first."""
+    sizes = [problem.geometry.shape[1:] for problem in problems]
+    groups: list[_Group] = []
+    for k in sorted(range(len(problems)), key=lambda k: -math.prod(sizes[k])):
+        kind = _kind(problems[k], starts[k])
+        group = next((one for one in groups if one.takes(kind, *sizes[k])), None)
+        if group is None:
+            groups.append(_Group(kind, [k], *sizes[k], least=math.prod(sizes[k])))
         else:
-            groups.append([k])
-    return groups
+            group.add(k, *sizes[k])
+    return [group.places for group in groups]
 
 
 def _kind(problem: Problem, start: Start | None) -> tuple[object, ...]:
-    """What problems of one batch have in common."""
+    """What problems of one batch have in common; nobody else has it if a problem is to be solved alone."""
     geometry = problem.geometry
-    if not isinstance(geometry, CloudGeometry):
-        return (id(problem),)
-    return geometry.x.shape[2], geometry.cost, problem.eps, problem.rho, problem.symmetric, start is None
-
-
-def _fit(problems: Sequence[Problem]) -> bool:
-    """Whether problems are small enough for a batch, and of sizes that resemble each other."""
-    _, rows, columns = zip(*(problem.geometry.shape for problem in problems), strict=True)
-    least = min(n * m for n, m in zip(rows, columns, strict=True))
-    return all(_pairs(problem) <= JOINED_PAIRS for problem in problems) and max(rows) * max(columns) <= PADDED * least
-
-
-def _pairs(problem: Problem) -> int:
-    batch, n, m = problem.geometry.shape
-    return batch * n * m
+    if not isinstance(geometry, CloudGeometry) or math.prod(geometry.shape) > JOINED_PAIRS:
+        return (object(),)
+    of_points = geometry.x.shape[2], geometry.cost, geometry.precision
+    return *of_points, problem.eps, problem.rho, problem.symmetric, start is None
 
 
 def _joined(problems: Sequence[Problem]) -> Problem:
     """One batch of all problems, with a weight of zero where there was nothing."""
     first = problems[0]
+    if len(problems) == 1:
+        return first
     geometries = [problem.geometry for problem in problems if isinstance(problem.geometry, CloudGeometry)]
     x, a = _stacked([g.x for g in geometries], repeat=True), _stacked([problem.a for problem in problems])
     counts = _counts(problems, 1)
@@ -94,11 +107,12 @@ def _joined(problems: Sequence[Problem]) -> Problem:
         y, b = _stacked([g.y for g in geometries], repeat=True), _stacked([problem.b for problem in problems])
         both = counts, _counts(problems, 2)
     center = torch.zeros_like(x[:, :1])  # the points are centred, each problem's at its own
-    geometry = CloudGeometry(x, y, geometries[0].cost, center=center, counts=both)
+    one = geometries[0]
+    geometry = CloudGeometry(x, y, one.cost, center=center, counts=both, precision=one.precision)
     return replace(first, geometry=geometry, a=a, b=b, parts=tuple(problem.geometry.shape[0] for problem in problems))
 
 
-def _joined_start(problems: Sequence[Problem], starts: Sequence[Start | None]) -> Start | None:
+def _joined_start(starts: Sequence[Start | None]) -> Start | None:
     given = [start.g for start in starts if start is not None]
     return Start(_stacked(given)) if given else None
 
@@ -126,6 +140,8 @@ def _counts(problems: Sequence[Problem], axis: int) -> Tensor:
 
 def _parts(joined: Solution, problems: Sequence[Problem]) -> list[Solution]:
     """Each problem's part of the solution of them all."""
+    if len(problems) == 1:
+        return [joined]
     batches = [problem.geometry.shape[0] for problem in problems]
     ends = list(accumulate(batches))
     return [

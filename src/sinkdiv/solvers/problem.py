@@ -112,9 +112,13 @@ class Problem:
         """ε as (B, 1)."""
         return self.a.new_full((self.geometry.shape[0], 1), self.eps)
 
-    def raw_potential(self, other: Tensor, eps: Tensor, side: int) -> Tensor:
-        """The softmin that ``other``, the potential of the other side, sends to this side: one pass."""
-        return self.geometry.softmin(self.log_weights[1 - side] + other / eps, eps, side)
+    def raw_potential(self, other: Tensor, eps: Tensor, side: int, near: Tensor | None = None) -> Tensor:
+        """The softmin that ``other``, the potential of the other side, sends to this side: one pass.
+
+        ``near`` is a guess of it, which saves some kernels time and changes nothing but the rounding.
+        """
+        h = self.log_weights[1 - side] + other / eps
+        return self.geometry.softmin(h, eps, side) if near is None else self.geometry.softmin_near(h, near, eps, side)
 
     def damped(self, raw: Tensor, eps: Tensor, side: int) -> Tensor:
         """The optimal potential given the raw one: shrunk by 1/(1 + ε/ρ) where the marginal is soft."""

@@ -34,8 +34,9 @@ class Iterate:
 SURVIVING = 1 / 32
 
 
-#: What a test costs on an accelerator, and the small operations of a step, in pairs that are passed over in that time,
-#: at 10⁶ in a microsecond: a round trip and a queue that runs empty, some 50 µs, and 200 launches, some 500 µs.
+#: What a test costs on an accelerator, and the small operations of a step, in pairs that are passed over in that time.
+#: Estimated, not measured, at 10⁶ pairs a microsecond: a round trip and a queue that runs empty are some 50 µs, the 100
+#: to 200 launches of a step some 500 µs.
 TEST_PAIRS = 5e7
 STEP_PAIRS = 5e8
 

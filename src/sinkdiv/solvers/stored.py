@@ -80,6 +80,9 @@ class StoredKernel(Geometry):
         self.passes += 1
         return self.inner.softmin(h, eps, side)
 
+    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor, side: int) -> Tensor:
+        return self.softmin(h, eps, side)
+
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor, side: int) -> Tensor:
         own, other = (u, h) if side == 0 else (h, u)
         mine, theirs = self._scalings(own, side), self._scalings(other, 1 - side)
@@ -177,7 +180,7 @@ class VerifiedProgress(Progress):
         problem, eps, g = self.problem, self.problem.eps_column(), self.best.g
         raw_f = problem.raw_potential(g, eps, side=0)
         f = problem.damped(raw_f, eps, side=0)
-        raw_g = problem.geometry.softmin_near(problem.log_weights[0] + f / eps, g, eps)
+        raw_g = problem.geometry.softmin_by_marginal(problem.log_weights[0] + f / eps, g, eps)
         g = torch.where(problem.b > 0, g, problem.damped(raw_g, eps, side=1))
         error = problem.residual(g, raw_g, eps, side=1)
         super()._keep(Iterate(f, g, raw_f, raw_g, error), error, ~self._verified)

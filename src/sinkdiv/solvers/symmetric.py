@@ -23,7 +23,7 @@ def symmetric(problem: Problem, limits: Limits, start: Start | None = None) -> S
     last_f, last_r, last_error = f, torch.zeros_like(f), torch.full_like(a[:, 0], torch.inf)
     averaging = torch.zeros_like(last_error, dtype=torch.bool)
     for step in range(limits.max_passes):
-        raw = problem.raw_potential(f, eps, side=0)
+        raw = problem.raw_potential(f, eps, 0, near=f)
         updated = problem.damped(raw, eps, side=0)
         # A point without mass sends nothing back, so there is nothing to average: its potential is the softmin itself.
         f = torch.where(a > 0, f, updated)

@@ -16,6 +16,7 @@ from triton.runtime.errors import OutOfResources
 
 from sinkdiv.costs import LOW_DIMENSION, Cost
 from sinkdiv.kernels import reference
+from sinkdiv.kernels.triton.dense import costs_kernel
 from sinkdiv.kernels.triton.operands import (
     PRODUCT_TILES,
     SUM_TILES,
@@ -245,7 +246,7 @@ class _Reductions(ABC):
             if kernel is softmin_kernel:
                 constants["WHOLE"] = parts == 1
             try:
-                with on_device(inputs[0]):
+                with on_device(operands.scales):
                     kernel[(programs, parts, groups)](
                         *operands.pointers, *inputs, *self._counts, operands.scales, *made, *operands.sizes, *integers,
                         blocks, *operands.strides, **operands.constants, **constants, **tile.options,
@@ -333,7 +334,7 @@ class Pairs(_Reductions):
         turned = self._product(Weight.TANGENT, u, h, eps, self._points, s, t, self._movement(dx, dy))
         return turned + self._product(Weight.GRADIENT, u, h, eps, _Values(dy.contiguous(), dx.contiguous()))
 
-    # Dense results are as large as the cost matrix: there is nothing to stream.
+    # Dense results are as large as the cost matrix, and are asked for once.
 
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """P itself, (B, n, m)."""
@@ -345,7 +346,9 @@ class Pairs(_Reductions):
 
     def costs(self) -> Tensor:
         """C, (B, n, m)."""
-        return self._reference.costs()
+        shape = self._operands.shape
+        (matrix,) = self._launch(costs_kernel, (), lambda _: (self._new(*shape),), self._tiles(SUM_TILES))
+        return matrix
 
     @property
     def _reference(self) -> reference.Pairs:

@@ -17,7 +17,6 @@ from sinkdiv.kernels.triton.tiles import (
     LN2,
     LOG2E,
     base_two,
-    bends,
     costs_of_squares,
     difference_products,
     ends,
@@ -31,16 +30,17 @@ from sinkdiv.kernels.triton.tiles import (
     sizes_of,
     slopes,
     squares,
+    stretches,
 )
 
 
 class Weight(enum.IntEnum):
-    """w_ij; φ and ψ are the cost's slope and bend (`tiles`), D_ij = (x_i − y_j)·(dx_i − dy_j)."""
+    """w_ij; φ is the cost's slope and σ its stretch (`tiles`), Ċ_ij = φ_ij (x_i − y_j)·(dx_i − dy_j)."""
 
     PLAN = 0  # P_ij
     GRADIENT = 1  # P_ij φ_ij
     WEIGHTED = 2  # P_ij (s_i + t_j + log P_ij) φ_ij
-    TANGENT = 3  # P_ij [(s_i + t_j − φ_ij D_ij/ε) φ_ij + ψ_ij D_ij]
+    TANGENT = 3  # P_ij (s_i + t_j − Ċ_ij/ε + σ_ij) φ_ij
 
 
 PLAN = tl.constexpr(int(Weight.PLAN))
@@ -99,7 +99,7 @@ def products_kernel(
             movement = difference_products(moves, (sizes[0], sizes[1], wide), rows, cols)
             slope = slopes(S, POWER, FUNCTION)
             change = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) - slope * movement / eps_b
-            w = tl.where(w > 0, w * (change * slope + bends(S, POWER, FUNCTION) * movement), 0.0)
+            w = tl.where(w > 0, w * slope * (change + stretches(S, movement, POWER, FUNCTION)), 0.0)
         if BY_DIFFERENCES:
             for j in range(columns):
                 differences = (

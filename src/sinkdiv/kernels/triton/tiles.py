@@ -49,6 +49,9 @@ LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 INF = tl.constexpr(float("inf"))
 
+#: Points are coincident if their squared distance is below the least normal number of float32.
+TINY = tl.constexpr(2.0**-126)
+
 
 @triton.jit
 def program_rows(row_counts, blocks, BM: tl.constexpr):
@@ -257,20 +260,18 @@ def slopes(s, POWER: tl.constexpr, FUNCTION: tl.constexpr):
     if FUNCTION == SQUARE:
         return tl.full(s.shape, 2.0, s.dtype)
     elif FUNCTION == ROOT:
-        return tl.where(s > 0, 1.0 / tl.sqrt(s), 0.0)
+        return tl.where(s >= TINY, 1.0 / tl.sqrt(s), 0.0)
     else:
-        return tl.where(s > 0, POWER * tl.exp2((0.5 * POWER - 1.0) * tl.log2(s)), 0.0)
+        return tl.where(s >= TINY, POWER * tl.exp2((0.5 * POWER - 1.0) * tl.log2(s)), 0.0)
 
 
 @triton.jit
-def bends(s, POWER: tl.constexpr, FUNCTION: tl.constexpr):
-    """ψ with dφ = ψ·(x−y)·(dx−dy): 0, −s^{−3/2}, p(p−2)·s^{p/2−2}; 0 at coincident points."""
+def stretches(s, movement, POWER: tl.constexpr, FUNCTION: tl.constexpr):
+    """How fast log φ changes as points move: (p−2)·(x−y)·(dx−dy)/s; 0 at coincident points."""
     if FUNCTION == SQUARE:
         return tl.zeros(s.shape, s.dtype)
-    elif FUNCTION == ROOT:
-        return tl.where(s > 0, -1.0 / (s * tl.sqrt(s)), 0.0)
     else:
-        return tl.where(s > 0, POWER * (POWER - 2.0) * tl.exp2((0.5 * POWER - 2.0) * tl.log2(s)), 0.0)
+        return tl.where(s >= TINY, (POWER - 2.0) * movement / s, 0.0)
 
 
 @triton.jit

@@ -1,0 +1,524 @@
+"""Small problems, solved whole in one launch: one program a problem, nothing read back between two passes.
+
+The algorithms are those of solvers/accelerated.py and solvers/symmetric.py; their docstrings say why they do what they
+do here, and the names are the same. Potentials, the history of the extrapolation and every decision stay in registers.
+So does a cost matrix of one `TILE`; a larger one is read in blocks of rows, once in each sweep, from the cache. A sweep
+finds both softmins of a step: the columns' sums take in a block of rows as soon as its potential is known.
+
+Softmins are base 2: exponents h_j − C_ij·scale with scale = 1/(ε ln 2). The algebra on few numbers is in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sinkdiv.kernels.triton.tiles import INF, LOG2E
+
+#: The largest tile of a cost matrix that is held in registers: 64 or 16 entries for each of 256 threads. More of them
+#: and registers are spilled.
+TILE = {torch.float32: 2**14, torch.float64: 2**12}
+
+#: What a count of steps holds.
+MOST_STEPS = 2**31 - 1
+
+_DEPTH = tl.constexpr(8)
+_KEPT = tl.constexpr(2)
+_RIDGE = tl.constexpr(1e-8)
+_MIXING = tl.constexpr(1.5)
+_SELF_MIXING = tl.constexpr(0.5)
+_CAP = tl.constexpr(8.0)
+_FALL = tl.constexpr(0.1)
+_PLAIN_STEPS = tl.constexpr(64)
+_FIRST = tl.constexpr(0.125)
+_LEVEL_ERROR = tl.constexpr(0.2)
+_LEVEL_STEPS = tl.constexpr(6)
+_START_ERROR = tl.constexpr(1.0)
+
+
+@triton.jit
+def _log2(weights):
+    """−∞ where there is no weight."""
+    return tl.where(weights > 0, tl.log2(tl.where(weights > 0, weights, 1.0)), -INF)
+
+
+@triton.jit
+def _log_sum(exponents, axis: tl.constexpr):
+    """log₂ Σ 2^exponents."""
+    top = tl.max(exponents, axis)
+    return top + tl.log2(tl.sum(tl.exp2(exponents - tl.expand_dims(top, axis)), axis))
+
+
+@triton.jit
+def _costs(C, first, n, m, R: tl.constexpr, M: tl.constexpr, L: tl.constexpr):
+    """R rows of a cost matrix (n, m) as a tile (M / L, R, L), zero beyond its edges.
+
+    A thread then holds about as many rows as columns, whose sums need few exchanges between threads.
+    """
+    rows = (first + tl.arange(0, R))[None, :, None]
+    columns = tl.arange(0, M // L)[:, None, None] * L + tl.arange(0, L)[None, None, :]
+    # Rows are not contiguous; to say so is how the compiler is told to give them the lanes that columns leave.
+    pointers = tl.max_contiguous(C + rows * m + columns, (1, 2, L))
+    return tl.load(pointers, mask=(rows < n) & (columns < m), other=0.0)
+
+
+@triton.jit
+def _sums_of_rows(costs, h, scale, L: tl.constexpr):
+    """log₂ Σ_j 2^(h_j − scale·C_ij), (R,)."""
+    exponents = tl.reshape(h, (h.shape[0] // L, L))[:, None, :] - costs * scale
+    top = tl.max(tl.max(exponents, 0), 1)
+    return top + tl.log2(tl.sum(tl.sum(tl.exp2(exponents - top[None, :, None]), 0), 1))
+
+
+@triton.jit
+def _spread(vector):
+    """The same vector, an entry a thread: what comes from a tile is held many times over, by all that share a row."""
+    return tl.sum(vector[None, :], 0)
+
+
+@triton.jit
+def _placed(values, block, whole, K: tl.constexpr):
+    """``whole`` (K, R) with one block of it replaced by ``values`` (R,)."""
+    return tl.where((tl.arange(0, K) == block)[:, None], values[None, :], whole)
+
+
+@triton.jit
+def _sums(resident, C, h, scale, n, m, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr):
+    """log₂ Σ_j 2^(h_j − scale·C_ij), (N,)."""
+    if R == N:
+        return _sums_of_rows(resident, h, scale, L)
+    sums = tl.zeros((N // R, R), resident.dtype)
+    for block in range(N // R):
+        costs = _costs(C, block * R, n, m, R, M, L)
+        sums = _placed(_sums_of_rows(costs, h, scale, L), block, sums, N // R)
+    return tl.reshape(sums, (N,))
+
+
+@triton.jit
+def _sweep(
+    resident, C, a, h, damping, scale, n, m, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr
+):  # fmt: skip
+    """Both softmins of a step: R_i = log₂ Σ_j 2^(h_j − scale·C_ij), and S_j = log₂ Σ_i 2^(u_i − scale·C_ij), where
+    u = log₂ a − damping·R is what the rows send back."""
+    if R == N:
+        rows = _sums_of_rows(resident, h, scale, L)
+        sent = _log2(tl.load(a + tl.arange(0, N), mask=tl.arange(0, N) < n, other=0.0)) - damping * rows
+        return rows, tl.reshape(_log_sum(sent[None, :, None] - resident * scale, 1), (M,))
+    sums = tl.zeros((N // R, R), resident.dtype)
+    top = tl.full((M // L, L), -INF, resident.dtype)
+    total = tl.zeros((M // L, L), resident.dtype)
+    for block in range(N // R):
+        costs = _costs(C, block * R, n, m, R, M, L)
+        rows = _sums_of_rows(costs, h, scale, L)
+        sums = _placed(rows, block, sums, N // R)
+        numbers = block * R + tl.arange(0, R)
+        sent = _log2(tl.load(a + numbers, mask=numbers < n, other=0.0)) - damping * rows
+        exponents = sent[None, :, None] - costs * scale
+        higher = tl.maximum(top, tl.max(exponents, 1))
+        base = tl.where(higher > -INF, higher, 0.0)  # no row of this block or of those before has weight
+        total = total * tl.exp2(top - base) + tl.sum(tl.exp2(exponents - base[:, None, :]), 1)
+        top = higher
+    return tl.reshape(sums, (N,)), tl.reshape(top + tl.log2(total), (M,))
+
+
+@triton.jit
+def _log_target(log_weights, potential, rho):
+    """The marginal that is wanted where it is soft, a·exp(−f/ρ), as a logarithm."""
+    return log_weights - potential * (1 / (rho / LOG2E)).to(potential.dtype)
+
+
+@triton.jit
+def _residual(shares, log_weights, potential, raw, scale, rho, SOFT: tl.constexpr):
+    """See `Problem.residual`; ``shares`` are the weights relative to their sum."""
+    change, target = (potential - raw) * scale, shares
+    if SOFT:
+        logs = _log_target(log_weights, potential, rho)
+        target = tl.exp2(logs - tl.max(logs, 0))
+        target = target / tl.sum(target, 0)
+        change += potential * (1 / (rho / LOG2E)).to(potential.dtype)
+    return tl.sum(target * tl.abs(tl.exp2(tl.where(shares > 0, change, 0.0)) - 1), 0)
+
+
+@triton.jit
+def _translated(g, raw_f, raw_g, log_a, log_b, damping_f, eps, rho_f, rho_g):
+    """See `Problem.translated`; what the rows send back moves along."""
+    columns, rows = _log_target(log_b, g, rho_g), _log_target(log_a, damping_f * raw_f, rho_f)
+    excess = (_log_sum(columns, 0) - _log_sum(rows, 0)).to(tl.float64) / LOG2E
+    t = (excess / (1 / (rho_f + eps) + 1 / rho_g)).to(g.dtype)
+    return g + t, raw_f - t, raw_g + damping_f * t
+
+
+@triton.jit
+def _expm1(x):
+    """e^x − 1 in float64."""
+    series = 1 + x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6 * (1 + x / 7)))))
+    return tl.where(tl.abs(x) < 0.01, x * series, tl.exp(x) - 1)
+
+
+@triton.jit
+def _gain(weights, potential, rho, SOFT: tl.constexpr):
+    """What the dual gains from a potential, in float64; beyond the edges it may be out of range."""
+    potential = tl.where(weights > 0, potential, 0.0).to(tl.float64)
+    if SOFT:
+        potential = -rho * _expm1(-potential / rho)
+    return tl.sum(weights.to(tl.float64) * potential, 0)
+
+
+@triton.jit
+def _attained(a, b, f, g, eps, rho_f, rho_g, SOFT: tl.constexpr):
+    """The dual value of g and its best partner f, up to ε·m_a(1 − m_b): the mass of their plan is what f gains short of
+    ρ·m_a, over ρ."""
+    return _gain(a, f, rho_f, SOFT) * (1 + eps / rho_f) + _gain(b, g, rho_g, SOFT)
+
+
+@triton.jit
+def _store_side(out, entries, count, potential, raw):
+    """What a result holds of one side: the potential and its softmin."""
+    tl.store(out + entries, potential, mask=entries < count)
+    tl.store(out + count + entries, raw, mask=entries < count)
+
+
+@triton.jit
+def _history(metric, T: tl.constexpr):
+    """An empty history for vectors with this metric: Δx_j + β Δr_j and Δr_j (8, M), their inner products (8, 8), the
+    place of the newest pair, and how many of the newest pairs are valid."""
+    zeros, zero = tl.zeros((_DEPTH, metric.shape[0]), T), tl.full((), 0, tl.int32)
+    return zeros, zeros, tl.zeros((_DEPTH, _DEPTH), tl.float64), zero, zero
+
+
+@triton.jit
+def _appended(history, dx, r_change, metric, MIXING: tl.constexpr, MODULO_CONSTANTS: tl.constexpr):
+    """The history with one more pair in it, which does not count yet."""
+    mixed, dr, gram, newest, count = history
+    newest = (newest + 1) & (_DEPTH - 1)
+    weighted = metric * _centred(r_change, metric, MODULO_CONSTANTS)
+    new = tl.arange(0, _DEPTH) == newest
+    mixed = tl.where(new[:, None], (dx + r_change * MIXING)[None, :], mixed)
+    dr = tl.where(new[:, None], r_change[None, :], dr)
+    products = _products(dr, weighted)
+    gram = tl.where(new[:, None], products[None, :], tl.where(new[None, :], products[:, None], gram))
+    return mixed, dr, gram, newest, count
+
+
+@triton.jit
+def _counted(history, count):
+    """The history whose newest ``count`` pairs are valid: of a full one only the newest few are kept."""
+    mixed, dr, gram, newest, _ = history
+    return mixed, dr, gram, newest, tl.where(count == _DEPTH, _KEPT, count)
+
+
+@triton.jit
+def _centred(vector, metric, MODULO_CONSTANTS: tl.constexpr):
+    vector = vector.to(tl.float64)
+    if MODULO_CONSTANTS:
+        vector = vector - tl.sum(metric * vector, 0)
+    return vector
+
+
+@triton.jit
+def _products(dr, weighted):
+    """The inner products (8,) of all Δr_j with a vector that was centred and weighted: it is enough to centre one."""
+    return tl.sum(dr.to(tl.float64) * weighted[None, :], 1)
+
+
+@triton.jit
+def _least_squares(gram, right, newest, count):
+    """γ (8,) of the regularised normal equations of the ``count`` newest pairs, by Gauss-Jordan elimination."""
+    places = tl.arange(0, _DEPTH)
+    valid = ((newest - places) & (_DEPTH - 1)) < count
+    diagonal = places[:, None] == places[None, :]
+    A = tl.where(valid[:, None] & valid[None, :], gram, 0.0)
+    trace = tl.sum(tl.sum(tl.where(diagonal, A, 0.0), 1), 0)
+    A = A + tl.where(diagonal, tl.where(trace > 0, trace * _RIDGE, 1.0), 0.0)
+    gamma = tl.where(valid, right, 0.0)
+    for age in range(count):
+        pivotal = places == ((newest - age) & (_DEPTH - 1))
+        column = tl.sum(tl.where(pivotal[None, :], A, 0.0), 1)
+        inverse = 1 / tl.sum(tl.where(pivotal, column, 0.0), 0)
+        row = tl.sum(tl.where(pivotal[:, None], A, 0.0), 0) * inverse
+        known = tl.sum(tl.where(pivotal, gamma, 0.0), 0) * inverse
+        A = tl.where(pivotal[:, None], row[None, :], A - column[:, None] * row[None, :])
+        gamma = tl.where(pivotal, known, gamma - column * known)
+    return tl.where(valid & (tl.abs(gamma) < INF), gamma, 0.0)
+
+
+@triton.jit
+def _anderson_step(history, r, weighted, MIXING: tl.constexpr):
+    """The step from the point with residual r, ``weighted`` when it is centred; β r where there is no history."""
+    mixed, dr, gram, newest, count = history
+    step = r * MIXING
+    if count > 0:
+        gamma = _least_squares(gram, _products(dr, weighted), newest, count)
+        step -= tl.sum(tl.where((gamma != 0)[:, None], gamma.to(r.dtype)[:, None] * mixed, 0.0), 0)
+    return step
+
+
+@triton.jit
+def _ascended(ascent, history, g, r, dual, fall, unit, metric):
+    """`Ascent.next`: the next g, in which ``unit`` (1/ε) and ``r`` are of this step, and what to remember."""
+    g_ref, r_ref, best_dual, length, failed, plain, penalty = ascent
+    fell = (dual >= best_dual - fall) == 0
+    failed_again = fell & failed
+    referred = best_dual > -INF
+    valid = tl.where(fell | (referred == 0), 0, history[4])
+    history = _appended(history, (g - g_ref) * unit, r - r_ref, metric, _MIXING, True)
+    history = _counted(history, tl.where(referred & (failed_again == 0), valid + 1, 0))
+    g_ref, r_ref = tl.where(fell, g_ref, g), tl.where(fell, r_ref, r)
+    best_dual = tl.where(dual > best_dual, dual, best_dual)
+    failed = fell & (failed_again == 0)
+    plain = tl.where(failed_again, penalty, tl.maximum(plain - 1, 0))
+    penalty = tl.where(failed_again, tl.minimum(2 * penalty, _PLAIN_STEPS), penalty)
+
+    centred = _centred(r_ref, metric, True)
+    step = _anderson_step(history, r_ref, metric * centred, _MIXING)
+    last = tl.where(plain > 0, 0.0, length)
+    plain_length = tl.sqrt(tl.sum(metric * centred * centred, 0))
+    longest = tl.where(failed, last / 2, tl.maximum(last, plain_length) * _CAP)
+    centred = _centred(step, metric, True)
+    wanted = tl.sqrt(tl.sum(metric * centred * centred, 0))
+    extrapolate = (plain == 0) & (history[4] > 0)
+    length = tl.where(extrapolate, tl.minimum(wanted, longest), last)
+    shrink = tl.minimum(wanted, longest).to(r.dtype) / tl.where(wanted > 0, wanted, 1.0).to(r.dtype)
+    move = tl.where(extrapolate, shrink * step, r_ref)
+    return g_ref + move / unit, (g_ref, r_ref, best_dual, length, failed, plain, penalty), history
+
+
+@triton.jit
+def _restarted(ascent, history, moved):
+    """`Ascent.restart`, if ε has moved."""
+    g_ref, r_ref, best_dual, length, failed, plain, penalty = ascent
+    best_dual, length = tl.where(moved, -INF, best_dual), tl.where(moved, 0.0, length)
+    plain, penalty = tl.where(moved, 0, plain), tl.where(moved, 1, penalty)
+    ascent = g_ref, r_ref, best_dual, length, failed & (moved == 0), plain, penalty
+    return ascent, _counted(history, tl.where(moved, 0, history[4]))
+
+
+@triton.jit
+def _first_factor(eps, spread, most):
+    """The first ε, relative to the target: a power of 4, at most 4^most."""
+    factor = tl.full((), 1.0, tl.float64)
+    level = 0
+    while (factor * eps < spread * _FIRST) & (level < most):
+        factor *= 4
+        level += 1
+    return factor
+
+
+@triton.jit
+def _next_factor(factor, cold, level_steps, error, step, most, WARM: tl.constexpr):
+    """`Annealing.advance`: the next ε, relative to the target."""
+    done = (error <= _LEVEL_ERROR) | (level_steps + 1 >= _LEVEL_STEPS)
+    following = tl.where(done, tl.maximum(factor / 4, 1.0), factor)
+    if WARM:
+        following = tl.where(step > 0, following, tl.where(error <= _START_ERROR, factor, cold))
+    return tl.where(step + 1 >= most, 1.0, following)
+
+
+@triton.jit(do_not_specialize=["n", "m", "checks", "steps", "most"])
+def accelerated_kernel(
+    C, a, b, start, spread, results, passes, errors, n, m, checks, steps, most,
+    eps: tl.float64, rho_f: tl.float64, rho_g: tl.float64, tol: tl.float64,
+    WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
+):  # fmt: skip
+    """A problem of two sides, of whose ``steps`` fewer than ``most`` are above the target ε."""
+    problem = tl.program_id(0).to(tl.int64)
+    eps, rho_f, rho_g = tl.full((), eps, tl.float64), tl.full((), rho_f, tl.float64), tl.full((), rho_g, tl.float64)
+    rows, columns = tl.arange(0, N), tl.arange(0, M)
+    C, a, b, errors = C + problem * n * m, a + problem * n, b + problem * m, errors + problem * checks
+    out_f = results + problem * (2 * n + 2 * m + 3)
+    out_g, numbers = out_f + 2 * n, out_f + 2 * n + 2 * m
+    resident = _costs(C, 0, n, m, R, M, L)
+    a_all, a = a, tl.load(a + rows, mask=rows < n, other=0.0)
+    b = tl.load(b + columns, mask=columns < m, other=0.0)
+    T: tl.constexpr = b.dtype
+    UNIT: tl.constexpr = 2.0**-52 if tl.float64 == T else 2.0**-23
+    log_a, log_b = _log2(a), _log2(b)
+    mass_a, mass_b = tl.sum(a.to(tl.float64), 0), tl.sum(b.to(tl.float64), 0)
+    metric, constant = b.to(tl.float64) / mass_b, eps * mass_a * (1 - mass_b)
+    shares, unit_dual = metric.to(T), 1 / (eps * mass_a)
+    spread = tl.load(spread + problem).to(tl.float64)
+    tl.store(numbers + 2, spread.to(T))
+    fall = spread / eps * (4 * UNIT) + _FALL
+    target_scale, target_unit, target_eps = (1 / (eps / LOG2E)).to(T), (eps / LOG2E).to(T), eps.to(T)
+
+    finite = spread < INF
+    cold = _first_factor(eps, spread, tl.where(finite, most, 0)).to(T)
+    factor, g = cold, tl.zeros((M,), T)
+    if WARM:
+        factor, g = tl.full((), 1.0, T), tl.load(start + problem * m + columns, mask=columns < m, other=0.0)
+    level_steps = 0
+    zeros, zero = tl.zeros((M,), T), tl.full((), 0.0, tl.float64)
+    ascent = zeros, zeros, zero - INF, zero, zero > 0, tl.full((), 0, tl.int32), tl.full((), 1, tl.int32)
+    history = _history(metric, T)
+    best, found = tl.full((), INF, T), zero > 0
+    step = 0
+    running = finite & (steps > 0)
+    while running:
+        scale, unit = target_scale / factor, target_unit * factor
+        eps_now = eps * factor.to(tl.float64)
+        damping_f, damping_g = tl.full((), 1.0, T), tl.full((), 1.0, T)
+        if SOFT:
+            damping_f, damping_g = (1 / (1 + eps_now / rho_f)).to(T), (1 / (1 + eps_now / rho_g)).to(T)
+        sums_f, sums_g = _sweep(resident, C, a_all, log_b + g * scale, damping_f, scale, n, m, N, M, R, L)
+        raw_f, raw_g = -unit * _spread(sums_f), -unit * _spread(sums_g)
+        if SOFT:
+            g, raw_f, raw_g = _translated(g, raw_f, raw_g, log_a, log_b, damping_f, eps_now, rho_f, rho_g)
+        f, updated = damping_f * raw_f, damping_g * raw_g
+        error = _residual(shares, log_b, g, raw_g, scale, rho_g, SOFT)
+        attained = _attained(a, b, f, g, eps_now, rho_f, rho_g, SOFT)
+
+        at_target = factor == 1.0
+        tl.store(errors + step, tl.where(at_target, error, float("nan")).to(tl.float32), mask=step < checks)
+        better = at_target & (error <= best)
+        best, found = tl.where(better, error, best), found | better
+        if better:
+            _store_side(out_f, rows, n, f, raw_f)
+            _store_side(out_g, columns, m, g, raw_g)
+            tl.store(numbers + 1, (attained - constant).to(T))
+
+        inverse = 1 / (target_eps * factor)
+        r = tl.where(b > 0, (updated - g) * inverse, 0.0)
+        dual = attained * (unit_dual / factor.to(tl.float64))
+        extrapolated, ascent, history = _ascended(ascent, history, g, r, dual, fall, inverse, metric)
+        following = _next_factor(factor, cold, level_steps, error, step, most, WARM)
+        moved = following != factor
+        ascent, history = _restarted(ascent, history, moved)
+        level_steps = tl.where(moved, 0, level_steps + 1)
+        g = tl.where(moved, updated, tl.where(b > 0, extrapolated, updated))
+        factor = following
+        step += 1
+        running = (step < steps) & ((best.to(tl.float64) <= tol) == 0)
+
+    tl.store(numbers, best)
+    tl.store(passes + problem, tl.full((), 2, tl.int64) * step)
+    if found == 0:
+        _store_side(out_f, rows, n, tl.zeros((N,), T), tl.zeros((N,), T))
+        _store_side(out_g, columns, m, zeros, zeros)
+        tl.store(numbers + 1, zero.to(T))
+
+
+@triton.jit(do_not_specialize=["n", "checks", "steps"])
+def symmetric_kernel(
+    C, a, start, spread, results, passes, errors, n, checks, steps,
+    eps: tl.float64, rho: tl.float64, tol: tl.float64,
+    WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
+):  # fmt: skip
+    """A problem whose two sides are the same."""
+    problem = tl.program_id(0).to(tl.int64)
+    eps, rho = tl.full((), eps, tl.float64), tl.full((), rho, tl.float64)
+    rows = tl.arange(0, N)
+    C, errors, out = C + problem * n * n, errors + problem * checks, results + problem * (2 * n + 3)
+    numbers = out + 2 * n
+    resident = _costs(C, 0, n, n, R, N, L)
+    a = tl.load(a + problem * n + rows, mask=rows < n, other=0.0)
+    T: tl.constexpr = a.dtype
+    log_a = _log2(a)
+    mass = tl.sum(a.to(tl.float64), 0)
+    metric, constant = a.to(tl.float64) / mass, eps * mass * (1 - mass)
+    shares = metric.to(T)
+    spread = tl.load(spread + problem).to(tl.float64)
+    tl.store(numbers + 2, spread.to(T))
+    scale, unit, inverse = (1 / (eps / LOG2E)).to(T), (eps / LOG2E).to(T), (1 / eps).to(T)
+    damping = (1 / (1 + eps / rho)).to(T)
+
+    zeros = tl.zeros((N,), T)
+    f = zeros
+    if WARM:
+        f = tl.load(start + problem * n + rows, mask=rows < n, other=0.0)
+    last_f, last_r, last_error = zeros, zeros, tl.full((), INF, T)
+    history = _history(metric, T)
+    best = tl.full((), INF, T)
+    averaging, found = best < 0, best < 0
+    step = 0
+    running = (spread < INF) & (steps > 0)
+    while running:
+        raw = -unit * _spread(_sums(resident, C, log_a + f * scale, scale, n, n, N, N, R, L))
+        updated = damping * raw
+        f = tl.where(a > 0, f, updated)
+        error = 2 * _residual(shares, log_a, f, raw, scale, rho, SOFT)
+
+        tl.store(errors + step, error.to(tl.float32), mask=step < checks)
+        better = error <= best
+        best, found = tl.where(better, error, best), found | better
+        if better:
+            _store_side(out, rows, n, f, raw)
+            attained = _attained(a, a, damping * raw, f, eps, rho, rho, SOFT)
+            tl.store(numbers + 1, (attained - constant).to(T))
+
+        r = (updated - f) * inverse
+        averaging = averaging | (error > last_error)
+        history = _appended(history, (f - last_f) * inverse, r - last_r, metric, _SELF_MIXING, False)
+        history = _counted(history, tl.where(averaging | (step == 0), 0, history[4] + 1))
+        last_f, last_r, last_error = f, r, error
+        f += _anderson_step(history, r, metric * r.to(tl.float64), _SELF_MIXING) / inverse
+        step += 1
+        running = (step < steps) & ((best.to(tl.float64) <= tol) == 0)
+
+    tl.store(numbers, best)
+    tl.store(passes + problem, tl.full((), 1, tl.int64) * step)
+    if found == 0:
+        _store_side(out, rows, n, zeros, zeros)
+        tl.store(numbers + 1, tl.full((), 0.0, T))
+
+
+def solve_small(
+    C: Tensor,
+    a: Tensor,
+    b: Tensor,
+    spread: Tensor,
+    eps: float,
+    rho: tuple[float, float],
+    *,
+    symmetric: bool,
+    start: Tensor | None,
+    tol: float,
+    max_passes: int,
+    checks: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Solve a batch of problems with costs C (B, n, m), whose spreads are (B,), and weights a (B, n) and b (B, m).
+
+    ``start`` is a potential g (B, m) to start from.
+
+    Returns the results (B, k), of each problem f (n), raw_f (n), g (m), raw_g (m), the marginal error, the dual value
+    and the spread of the cost, where g and raw_g are left out if the problem is symmetric; then the passes (B,), int64,
+    and the errors at the first ``checks`` convergence tests (B, checks), float32, NaN above the target ε.
+    """
+    C, a, b = C.contiguous(), a.contiguous(), b.contiguous()
+    batch, n, m = C.shape
+    results = C.new_empty(batch, 2 * n + 3 if symmetric else 2 * (n + m) + 3)
+    passes = torch.empty(batch, dtype=torch.int64, device=C.device)
+    errors = torch.empty(batch, checks, dtype=torch.float32, device=C.device)
+    outputs = results, passes, errors
+    given = (spread if start is None else start.contiguous()), spread  # a start that is not there is not read
+    switches = start is not None, math.isfinite(rho[0])
+    N, M, R, L, options = _tiling(n, m, C.dtype)
+    with torch.cuda.device_of(C):
+        if symmetric:
+            steps = min(max_passes, MOST_STEPS)
+            symmetric_kernel[(batch,)](
+                C, a, *given, *outputs, n, checks, steps, eps, rho[0], tol, *switches, N, R, L, **options
+            )
+        else:
+            steps, most = (min(count, MOST_STEPS) for count in (max(1, max_passes // 2), max(0, max_passes // 4 - 1)))
+            accelerated_kernel[(batch,)](
+                C, a, b, *given, *outputs, n, m, checks, steps, most, eps, *rho, tol, *switches, N, M, R, L, **options
+            )
+    return outputs
+
+
+def _tiling(n: int, m: int, dtype: torch.dtype) -> tuple[int, int, int, int, dict[str, Any]]:
+    """The rows and columns of the padded problem, the rows of a tile, its columns that lie side by side, and options.
+
+    A warp takes 4 KB of a tile, up to 8 warps: so many threads may have all the registers there are. Lanes are divided
+    such that each thread holds about as many rows as columns.
+    """
+    N, M = (max(16, triton.next_power_of_2(count)) for count in (n, m))
+    R = min(N, TILE[dtype] // M)
+    warps = max(1, min(8, R * M * dtype.itemsize // 4096))
+    L = min(M, 1 << ((32 * warps * M // R).bit_length() // 2))
+    return N, M, R, L, {"num_warps": warps, "enable_fp_fusion": True}
