@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
-from inspect import signature
 from typing import Any
 
 import torch
@@ -45,6 +44,8 @@ class Peer:
     potentials: Callable[[Workload, Any], Potentials]
     loss: Callable[[Tensor, Tensor, float, Any], Tensor] | None = None
     value_and_gradient: Callable[[Workload, Any], tuple[Tensor, Tensor | None]] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of our solver."""
     on_cpu: bool = True
     dense: bool = False
 
@@ -73,18 +74,13 @@ class Peer:
 
 def peers() -> list[Peer]:
     """All of them, ours first."""
-    ours = [ours_at(precision) for precision in ("high", "tf32") if has_precision() or precision == "high"]
+    ours = [ours_at(precision) for precision in ("high", "tf32")]
     flash = [flash_alternating(True), flash_alternating(False), flash_symmetric(), flash_multiscale()]
     return [*ours, *flash, geomloss("online"), geomloss("multiscale"), geomloss("tensorized"), plain()]
 
 
-def has_precision() -> bool:
-    """Whether the public functions take a precision."""
-    return "precision" in signature(sinkdiv.solve).parameters
-
-
 def ours_at(precision: str) -> Peer:
-    options: dict[str, Any] = {"precision": precision} if has_precision() else {}
+    options: dict[str, Any] = {"precision": precision}
 
     def potentials(workload: Workload, tol: float) -> Potentials:
         solved = sinkdiv.solve(workload.x, workload.y, blur=workload.blur, tol=tol, **options)
@@ -93,7 +89,7 @@ def ours_at(precision: str) -> Peer:
     def loss(x: Tensor, y: Tensor, blur: float, tol: float) -> Tensor:
         return sinkdiv.sinkhorn_divergence(x, y, blur=blur, tol=tol, **options)
 
-    return Peer(f"sinkdiv, {precision}" if options else "sinkdiv", "sinkdiv", (TOL,), potentials, loss)
+    return Peer(f"sinkdiv, {precision}", "sinkdiv", (TOL,), potentials, loss, options=options)
 
 
 def annealed(workload: Workload, iterations: int) -> list[float]:

@@ -29,6 +29,8 @@ CASES = (
     ("loop", 64, "high", "euclidean"),
     ("matrix", 3, "high", "matrix"),
 )
+#: Seconds that are kept for timing.
+TIMING_S = 150.0
 #: Points that are enough to compile a kernel as it is used, also between points and themselves.
 FEW = 4096
 KERNELS = ("softmin, near", "marginals", "self", "gradient")
@@ -48,7 +50,8 @@ class Trial:
         tile = self.tile
         return {
             "table": f"{self.case[0]} (d = {self.case[1]}, {self.case[2]}): {self.kernel}",
-            "method": f"{tile.rows} × {tile.columns}, {tile.warps} warps, {tile.stages} stages",
+            "method": f"{tile.rows} × {tile.columns}, {tile.warps} warps, {tile.stages} stages"
+            + ("" if tile.registers is None else f", at most {tile.registers} registers"),
         }
 
 
@@ -59,8 +62,8 @@ def tiles(context: Context) -> Iterator[Row]:
     if context.jobs > 1:
         with multiprocessing.get_context("spawn").Pool(context.jobs) as pool:
             for _ in pool.imap_unordered(prepare, tasks, chunksize=4):
-                if context.left() < 0:
-                    return
+                if context.left() < TIMING_S:
+                    break  # the others are compiled when their turn comes
     for trial in trials:
         yield trial.head | timed(context.device, trial, context.sizes.tuned_points)
 
@@ -69,13 +72,17 @@ def all_trials(context: Context) -> Iterator[Trial]:
     few = not context.sizes.all_tiles
     for case in CASES[:1] + CASES[-1:] if few else CASES:
         # More loads under way matter where points are loaded in tiles.
-        depths = (2, 3) if case[0].startswith(("halves", "rounded")) else (2,)
+        loaded = case[0].startswith(("halves", "rounded"))
         for kernel in OF_MATRICES if case[3] == "matrix" else KERNELS:
-            for rows, columns, warps, stages in product((32, 64, 128), (32, 64, 128), (4, 8), depths):
+            for rows, columns, warps in product((32, 64, 128), (32, 64, 128), (4, 8)):
                 # Larger tiles do not fit into registers, smaller ones leave lanes idle.
                 fits = 1024 <= rows * columns // (warps // 4) <= 8192 and (kernel != "self" or rows == columns)
-                if fits and not (few and (rows, columns) != (32, 32)):
+                if not fits or (few and (rows, columns) != (32, 32)):
+                    continue
+                for stages in (2, 3) if loaded else (2,):
                     yield Trial(case, kernel, Tile(rows, columns, warps, stages))
+                    if loaded and warps == 8:  # so that a multiprocessor has room for two programs
+                        yield Trial(case, kernel, Tile(rows, columns, warps, stages, 128))
 
 
 def prepare(task: tuple[str, Trial]) -> None:
