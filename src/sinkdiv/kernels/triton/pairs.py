@@ -158,7 +158,11 @@ class _Reductions(ABC):
         bases, parts_sums = self._launch(
             softmin_kernel, inputs, outputs, tiles, most_parts=most_parts, START=int(start)
         )
-        return bases[0] if bases.shape[0] == 1 else self._joined(bases, parts_sums, eps)
+        if bases.shape[0] == 1:
+            return bases[0]
+        if start == Start.NEAR:
+            return self._softmin(h, eps, Start.SUMMED, near, parts_sums.sum(0))
+        return self._joined(bases, parts_sums, eps)
 
     def _joined(self, bases: Tensor, sums: Tensor, eps: Tensor) -> Tensor:
         """The softmins from those over parts of the columns."""

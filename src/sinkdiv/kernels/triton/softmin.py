@@ -55,8 +55,9 @@ def softmin_kernel(
     """The softmins of a block of rows, over one part of the columns.
 
     If the part is the WHOLE, ``bases`` (B, n) are the softmins. Else base_i − ε log sum_i is the softmin over the part,
-    and ``bases`` and ``sums`` are (parts, B, n). ``near`` (B, n) is the guess if there is one; if its sums are known,
-    ``sums`` (B, n) hold them. Rows beyond a problem's count are left alone.
+    and ``bases`` and ``sums`` are (parts, B, n). ``near`` (B, n) is the guess if there is one, and base_i; whether its
+    sums are right is seen when all parts are known. Then ``sums`` (B, n) hold them. Rows beyond a problem's count are
+    left alone.
     """
     b, rows = program_rows(row_counts, blocks, BM)
     first, last = program_columns(col_counts, b, BN)
@@ -84,9 +85,10 @@ def softmin_kernel(
             )  # fmt: skip
             terms += tl.exp2(z)
         total = tl.sum(terms, 1)
+        lost = False
     if START == SUMMED:
         total = entries(sums, rows, 0.0)
-    if START >= NEAR:
+    if START >= NEAR and WHOLE:
         kept = ((total > LEAST) & (total < MOST)) | (rows[2] == 0)
         lost = tl.min(kept.to(tl.int32), 0) == 0
     if lost:

@@ -12,6 +12,19 @@ import triton.language as tl
 
 from sinkdiv.kernels.triton.tiles import INF, LOG2E, base_two, entries, exponents, operands_of, own_points, sizes_of
 
+#: Weights between these, in base 2, lose nothing: they are normal numbers, and where their factor is none it does not
+#: matter beside a sum that is large enough (`softmin.LEAST`).
+LIGHTEST = tl.constexpr(-120.0)
+HEAVIEST = tl.constexpr(20.0)
+
+
+@triton.jit
+def weights_near(scores, near):
+    """r_j, and NaN where it is out of bounds: then no sum will pass for right."""
+    exponents = scores - near
+    inside = (exponents >= LIGHTEST) & (exponents <= HEAVIEST)
+    return tl.where(scores == -INF, 0.0, tl.where(inside, tl.exp2(exponents), float("nan")))
+
 
 @triton.jit(do_not_specialize=["n", "m", "d", "blocks"])
 def symmetric_sums_kernel(
@@ -43,12 +56,12 @@ def symmetric_sums_kernel(
         rows = block * BM, tl.arange(0, BM), block * BM + tl.arange(0, BM) < count
         own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
         near_i = entries(near, rows, 0.0)
-        weights_i = tl.exp2(entries(h, rows, -INF) * LOG2E - kappa * near_i)
+        weights_i = weights_near(entries(h, rows, -INF) * LOG2E, kappa * near_i)
         total = tl.zeros((BM, BN), eps_b.dtype)
         for start in range((block + part) * BM, count, parts * BN):
             cols = start, lanes, start + lanes < count
             near_j = entries(near, cols, 0.0)
-            weights_j = tl.exp2(entries(h, cols, -INF) * LOG2E - kappa * near_j)
+            weights_j = weights_near(entries(h, cols, -INF) * LOG2E, kappa * near_j)
             E = tl.exp2(
                 exponents(
                     kappa * near_i, kappa * near_j, kappa, own, operands, sizes, strides, scale, rows, cols,
