@@ -1,12 +1,13 @@
 """Generators of CIFAR-10 images under a learned cost, from ε = 10 to the MMD (G18 §5.3).
 
     python experiments/cifar10.py --train-zip cifar10-train.zip --runs runs/cifar10 --out experiments/results/cifar10
-    python experiments/cifar10.py --train-zip … --runs … --out … --full --accelerator gpu
+    python experiments/cifar10.py --train-zip … --runs … --out … --full
 
 The first command is a reduced run for one core: some of the images, narrow networks, few steps, which show that it all
-works and how large the costs are, not how good a generator becomes. --full trains on all images at full width, some
-50,000 steps of the generator for each ε. Both write one record a run to records/, then table.md and samples.png.
-Interrupted runs go on where they were when the command is repeated.
+works and how large the costs are, not how good a generator becomes. --full, for a GPU, trains on all images at full
+width, some 50,000 steps of the generator for each ε, in float32. Both write one record a run to records/, then table.md
+and samples.png, each in one step. Interrupted runs go on where they were when the command is repeated: after Ctrl-C at
+the next step, else after the last whole epoch (450 batches of the full run).
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from resumable import Record, conditions, load, records, work
 from training_runs import trained
 
 from sinkdiv.generative import figures
-from sinkdiv.generative.config import GeneratorConfig
+from sinkdiv.generative.config import ACCELERATORS, GeneratorConfig
 from sinkdiv.generative.critic import features
 from sinkdiv.generative.files import replacing, write_image, write_text
 from sinkdiv.generative.generator import SinkhornGenerator
 from sinkdiv.generative.opening import load_run_images
+from sinkdiv.generative.processes import gpu_count, uses_gpu
 from sinkdiv.generative.runs import RunFolder, load_run
 from sinkdiv.generative.seeds import Stream
 from sinkdiv.generative.watch import TrainingFailure
@@ -66,10 +68,8 @@ class Run:
 
 
 def planned(options: argparse.Namespace) -> list[Run]:
-    size = {"images": 50_000, "width": 64, "epochs": 670} if options.full else {
-        "images": options.images, "width": 16, "epochs": options.epochs,
-    }  # fmt: skip
-    return [Run(eps=eps, **size) for eps in options.eps]
+    images, width, epochs = (50_000, 64, 670) if options.full else (options.images, 16, 6)
+    return [Run(eps=eps, images=images, width=width, epochs=options.epochs or epochs) for eps in options.eps]
 
 
 def some_images(source: Path, count: int, folder: Path) -> Path:
@@ -178,21 +178,23 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--eps", type=float, nargs="+", default=sorted(PUBLISHED), help="(10 100 1000 inf)")
     parser.add_argument("--images", type=int, default=5000, help="of the reduced run, a tenth held out (5000)")
-    parser.add_argument("--epochs", type=int, default=6, help="of the reduced run (6)")
+    parser.add_argument("--epochs", type=int, help="(6 of the reduced run, 670 of the full one)")
     parser.add_argument("--full", action="store_true", help="all images, width 64, 670 epochs: for a GPU")
-    parser.add_argument("--accelerator", default="cpu", help="auto, cpu or gpu (cpu)")
+    parser.add_argument("--accelerator", choices=ACCELERATORS, default="auto", help="(auto: a GPU if there is one)")
     options = parser.parse_args(arguments)
     if not options.train_zip.exists():
         parser.error(f"--train-zip {options.train_zip}: no such file")
+    if options.accelerator == "gpu" and not gpu_count():
+        parser.error("--accelerator gpu: PyTorch finds no GPU here")
     for name, least in (("images", 200), ("epochs", 1)):
-        if getattr(options, name) < least:
+        if getattr(options, name) is not None and getattr(options, name) < least:
             parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")
     return options
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    if options.accelerator == "cpu":
+    if not uses_gpu(options.accelerator):
         torch.set_num_threads(1)
     runs = planned(options)
     status = work(runs, options.out, functools.partial(train, options))

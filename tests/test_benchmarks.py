@@ -11,9 +11,10 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 MODULES = (
     "speed", "sections", "report", "measuring", "passes", "peers", "workloads", "derivatives", "derivative_matrices",
     "derivative_methods", "derivative_references", "derivative_report", "derivative_sections",
-    "training_step",
+    "training_step", "gpu", "gpu_book", "gpu_device", "gpu_kernels", "gpu_peers", "gpu_report", "gpu_solves",
+    "gpu_tiles",
 )  # fmt: skip
-PEERS = ("geomloss", "pykeops", "ot", "ott", "jax")
+PEERS = ("geomloss", "pykeops", "ot", "ott", "jax", "flash_sinkhorn")
 
 
 @pytest.fixture
@@ -144,3 +145,70 @@ def test_every_loss_of_a_training_step_is_timed(alone, tmp_path):
     report = (tmp_path / "training_step.md").read_text()
     assert report.count("no result") == 3
     assert report.count("| default: debiased ") == 3
+
+
+@pytest.fixture
+def gpu(alone):
+    pytest.importorskip("triton")
+    import gpu
+
+    return gpu
+
+
+def run_gpu(gpu, out, *arguments):
+    assert gpu.main(["--quick", "--device", "cpu", "--out", str(out), *arguments]) == 0
+    return json.loads((out / "gpu.json").read_text())["sections"]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where lanes that are masked overflow
+def test_every_section_for_gpus_runs_on_any_machine(gpu, tmp_path):
+    sections = run_gpu(gpu, tmp_path)
+    assert list(sections) == list(gpu.BUDGETS)
+    for name, section in sections.items():
+        assert section["complete"], name
+        assert section["facts"]["versions"]["torch"]
+        for row in section["rows"]:
+            assert not row.get("note", "").startswith("failed"), (name, row)
+    for row in sections["errors"]["rows"]:
+        # Rounding the points to 11 bits is what TF32 costs: 2¹² times as much as rounding to 23.
+        allowed = 4 * row["unit"] * (2**12 if row["table"].endswith("tf32") else 1)
+        assert max(row["errors"].values()) < allowed, row
+    for row in sections["solves"]["rows"]:
+        assert row["marginal_error"] <= 1.5e-3 if "seconds" in row else "note" in row or "reference" in row
+    ours = [row for row in sections["solves"]["rows"] if row["method"].startswith("sinkdiv")]
+    assert all(row["certificate"]["holds_reference"] and row["errors"]["gradient"] < 1e-2 for row in ours)
+    report = (tmp_path / "gpu.md").read_text()
+    assert report.count("no result") == len(sections)
+    assert "not installed" in report
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_alternative_tiles_are_timed(gpu, tmp_path):
+    rows = run_gpu(gpu, tmp_path, "--tune")["tiles"]["rows"]
+    assert all(row["seconds"] > 0 for row in rows)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_section_that_is_out_of_time_keeps_its_rows(gpu, tmp_path):
+    section = run_gpu(gpu, tmp_path, "--only", "errors", "--seconds", "0.001")["errors"]
+    assert len(section["rows"]) == 1
+    assert not section["complete"]
+    assert "Not complete" in (tmp_path / "gpu.md").read_text()
+
+
+def test_without_a_gpu_one_line_says_so(gpu, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert gpu.main(["--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_floors_are_those_of_the_white_paper(gpu):
+    """An H100's 132 multiprocessors at 1.83 GHz: 3.86e12 exponentials and 495e12 flops in TF32 a second."""
+    from gpu_device import Charge, Rates
+
+    each = 132 * 1.83e9
+    rates = Rates(132, 1.83e9, 16 * each, 128 * each, 4096 * each, 2048 * each)
+    assert Charge(1, 1).floor(10**10, rates) == pytest.approx(2.6e-3, rel=0.01)
+    assert Charge(1, 1, tf32_products=2 * 512).floor(10**10, rates) == pytest.approx(20.7e-3, rel=0.01)
+    assert Charge(1, 1, half_products=3 * 1024).floor(10**10, rates) == pytest.approx(1.5 * 20.7e-3, rel=0.01)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 import sinkdiv
 from sinkdiv.commands import run
+from sinkdiv.kernels import triton
 
 TRAIN = ["train", "autoencoder", "--accelerator", "cpu"]
 
@@ -161,6 +163,41 @@ def test_info_names_version_and_kernels(capsys: pytest.CaptureFixture[str]) -> N
     assert "kernel on cpu" in out
 
 
+@pytest.fixture
+def described(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """What `sinkdiv info` prints on a machine with the GPU that is described."""
+
+    def describe(capability: tuple[int, int] | None, **here: bool) -> str:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: int(capability is not None))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "A GPU")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+        for kind in ("mps", "xpu"):
+            monkeypatch.setattr(getattr(torch, kind), "is_available", lambda kind=kind: here.get(kind, False))
+        monkeypatch.setattr(triton, "available", here.get("triton", False))
+        monkeypatch.setattr(triton, "version", lambda: "3.6.0")
+        triton.missing.cache_clear()
+        assert run(["info"]) == 0
+        return capsys.readouterr().out
+
+    yield describe
+    triton.missing.cache_clear()
+
+
+def test_info_says_which_kernels_serve_which_device(described: Callable[..., str]) -> None:
+    assert "none that PyTorch finds" in described(None, triton=True)
+    lines = described((9, 0), triton=True).splitlines()
+    assert any("cuda:0 (A GPU)" in line and "fused (Triton 3.6.0)" in line for line in lines)
+    assert not any("none that PyTorch finds" in line for line in lines)
+    for capability, here, reason in (((9, 0), False, "Triton is not installed"), ((7, 5), True, "compute capability")):
+        (line,) = (line for line in described(capability, triton=here).splitlines() if "cuda:0" in line)
+        assert "reference (PyTorch, tiled)" in line
+        assert reason in line
+    for kind in ("mps", "xpu"):
+        (line,) = (line for line in described(None, **{kind: True}).splitlines() if f"kernel on {kind}" in line)
+        assert "reference (PyTorch, tiled)" in line
+
+
 def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
@@ -180,6 +217,7 @@ def test_without_the_extra_one_line_says_what_to_install() -> None:
     """First nothing of it is there, then everything but lightning."""
     code = """
 import sys
+from collections.abc import Callable, Iterator
 from sinkdiv.cli import main
 for package, arguments in (("typer", ["info"]), ("lightning", ["train", "autoencoder", "--out", "unused"])):
     sys.argv, sys.modules[package] = ["sinkdiv", *arguments], None

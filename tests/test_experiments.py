@@ -116,3 +116,64 @@ def test_an_interrupted_command_keeps_what_it_finished(tmp_path):
     assert "finished runs are kept" in errors
     assert 0 < len(records(tmp_path)) < 1000
     assert (tmp_path / "table.md").exists()
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """Two other scripts as modules."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    import cifar10
+    import million_points
+
+    yield cifar10, million_points
+    for name in ("cifar10", "million_points", "resumable", "training_runs"):
+        sys.modules.pop(name, None)
+
+
+def ended(script, *arguments):
+    """The exit status."""
+    with pytest.raises(SystemExit) as end:
+        script.main([str(argument) for argument in arguments])
+    return end.value.code
+
+
+def test_a_large_divergence_is_recorded_with_its_certificate(scripts, tmp_path, capsys):
+    _, million_points = scripts
+    for points in (400, 401):
+        assert ended(million_points, "--out", tmp_path, "--points", points) == 0
+    record = records(tmp_path)["400-points-cpu"]
+    assert record["converged"]
+    assert record["bounds"][0] <= record["value"] <= record["bounds"][1]
+    # For squared distances the gradient's sum is twice the difference of the means, to the marginal error.
+    assert record["gradient_sum_error"] < record["tol"]
+    report = (tmp_path / "table.md").read_text()
+    assert report.count("| cpu |") == 2
+    assert report.count("not measured") == 2
+    capsys.readouterr()
+    assert ended(million_points, "--out", tmp_path, "--points", 400) == 0
+    assert "finished before" in capsys.readouterr().err
+
+
+def test_wrong_arguments_of_a_large_divergence_are_named(scripts, tmp_path, capsys):
+    _, million_points = scripts
+    for arguments, complaint in ((("--points", "1"), "at least 2"), (("--device", "cuda"), "finds no GPU here")):
+        assert ended(million_points, "--out", tmp_path / "results", *arguments) == 2
+        assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_full_run_of_colour_images_is_the_papers(scripts, tmp_path, capsys):
+    """G18 §5.3, as far as its text goes: four ε, 50,000 images, and here some 50,000 steps of the generator."""
+    cifar10, _ = scripts
+    images = tmp_path / "images.zip"
+    images.touch()
+    common = ["--train-zip", images, "--runs", tmp_path / "runs", "--out", tmp_path / "out"]
+    runs = cifar10.planned(cifar10.parse([*map(str, common), "--full"]))
+    assert [run.eps for run in runs] == [10, 100, 1000, float("inf")]
+    for run in runs:
+        batches = run.epochs * (run.images * 9 // 10 // run.batch_size)  # a tenth is held out
+        assert batches // (1 + run.critic_steps) == pytest.approx(50_000, rel=0.01)
+        assert run.settings["width"] == 64
+    assert ended(cifar10, *common, "--full", "--accelerator", "gpu") == 2
+    assert "finds no GPU here" in capsys.readouterr().err

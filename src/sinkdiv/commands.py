@@ -146,11 +146,12 @@ def info() -> None:
     table.add_row("python", platform.python_version())
     for package in PACKAGES:
         table.add_row(package, _version(package))
-    for device, kernel in kernels.describe():
+    devices = kernels.describe()
+    for device, kernel in devices:
         table.add_row(f"kernel on {device}", kernel)
+    if len(devices) == 1:
+        table.add_row("GPU", "none that PyTorch finds")
     table.add_row("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    table.add_row("GPU", gpu)
     Console().print(table)
 
 

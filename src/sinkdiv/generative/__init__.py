@@ -14,7 +14,8 @@ Runs, in the order in which they happen:
 - `config`       settings of every model; `models`: from settings to a model
 - `data`         images by name, from a folder, a zip or an array
 - `opening`      how a run begins and goes on
-- `training`     from the first step to the report; `processes`, `distributed`, `precision`, `callbacks`, `watch`
+- `training`     from the first step to the report; `processes`, `distributed`, `precision`, `transfer`, `callbacks`,
+                 `watch`
 - `metrics`      how good a model is, from `scores` in `features`
 - `finishing`    what a run leaves: `showing`, `figures`, `report`, `score_table`
 """

@@ -12,6 +12,7 @@ from sinkdiv.generative.networks import make_networks
 from sinkdiv.generative.precision import widened
 from sinkdiv.generative.priors import Prior, make_prior
 from sinkdiv.generative.seeds import Stream, generator
+from sinkdiv.generative.transfer import sent
 from sinkdiv.generative.watch import require_distances
 from sinkdiv.transforms import full_precision
 
@@ -64,7 +65,7 @@ class Autoencoder(Model):
     def draw_codes(self, count: int, stream: Stream, *position: int) -> Tensor:
         """`count` prior draws (count, d) on the model's device, a pure function of (seed, stream, position)."""
         source = generator(self.config.seed, stream, *position)
-        return self.prior.sample(count, self.config.latent_dim, source).to(self.device)
+        return sent(self.prior.sample(count, self.config.latent_dim, source), self.device)
 
     def draw(self, count: int, stream: Stream, *position: int) -> Tensor:
         return self.decode(self.draw_codes(count, stream, *position))
@@ -83,7 +84,7 @@ class Autoencoder(Model):
             return generator(self.config.seed, stream, self.current_epoch, batch_idx, *own)
 
         outputs = widened(self.encoder(batch))
-        require_distances("the encoder's outputs", outputs)
+        require_distances({"the encoder's outputs": outputs})
         with full_precision(outputs):
             codes, latent = self.method.train(outputs, source)
         reconstruction = self.reconstruction_loss(codes, batch)

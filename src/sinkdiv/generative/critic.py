@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from sinkdiv.generative.errors import InputError
+from sinkdiv.generative.transfer import sent
 
 BOUNDS = ("clip", "penalty", "spectral")
 CLIP = 0.01
@@ -64,7 +65,7 @@ def slope_penalty(critic: nn.Module, samples: Tensor, data: Tensor, generator: t
     ends, starts = data[:count].detach(), samples[:count].detach()
     # 1 − [0, 1): never the sample itself, where the distance has no slope.
     times = 1 - torch.rand(count, 1, generator=generator, dtype=torch.float64)
-    between = torch.lerp(starts, ends, times.to(starts)).requires_grad_()
+    between = torch.lerp(starts, ends, sent(times, starts.device, starts.dtype)).requires_grad_()
     apart = critic(between) - critic(starts)
     cost = (apart.square().sum(1) + SMALLEST_SQUARE).sqrt()
     (slope,) = torch.autograd.grad(cost.sum(), between, create_graph=True)

@@ -15,6 +15,7 @@ from sinkdiv.generative.model import Model
 from sinkdiv.generative.networks.perceptron import mlp
 from sinkdiv.generative.priors import make_prior
 from sinkdiv.generative.seeds import Stream, generator
+from sinkdiv.generative.transfer import sent
 from sinkdiv.generative.watch import require_distances
 from sinkdiv.transforms import full_precision
 
@@ -56,7 +57,7 @@ class SinkhornGenerator(Model):
     def draw_latents(self, count: int, stream: Stream, *position: int) -> Tensor:
         """`count` latents (count, d) on the model's device, a pure function of (seed, stream, position)."""
         source = generator(self.config.seed, stream, *position)
-        return self.prior.sample(count, self.config.latent_dim, source).to(self.device)
+        return sent(self.prior.sample(count, self.config.latent_dim, source), self.device)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (n, d) to samples (n, p)."""
@@ -73,11 +74,11 @@ class SinkhornGenerator(Model):
             TrainingFailure: when samples or features are not finite, or too large for their distances to be.
         """
         samples, data = global_batch(samples), global_batch(data)
-        require_distances("samples", samples)
-        require_distances("data", data)
+        seen = {"samples": samples, "data": data}
         if self.critic is not None:
             samples, data = (part.float() for part in features(self.critic, samples, data))
-            require_distances("features", torch.cat([samples, data]))
+            seen["features"] = torch.cat([samples, data])
+        require_distances(seen)
         with full_precision(samples):
             return self.loss(samples, data)
 
@@ -133,7 +134,7 @@ class SinkhornGenerator(Model):
         # Comparable between costs, unlike the loss; one batch, because its time is quadratic.
         if batch_idx == 0:
             samples = self.draw(len(batch), Stream.EVALUATION, self.current_epoch)
-            require_distances("samples", samples)
+            require_distances({"samples": samples})
             energy = sinkdiv.mmd(samples, batch, kernel="energy")
             self.log("held_out/energy", energy, on_epoch=True, batch_size=len(batch), sync_dist=True)
 

@@ -25,6 +25,7 @@ import sinkdiv
 from sinkdiv.costs import find_cost, squared_distances
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.rounding import rounded_cost
+from sinkdiv.generative.transfer import sent
 
 # Widths of the inverse multiquadratic kernels, relative to the prior's spread (Tolstikhin et al. 2018, their code).
 IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -141,7 +142,7 @@ class SlicedMatching:
     def __call__(self, codes: Tensor, draws: Tensor, generator: torch.Generator) -> Tensor:
         _require_equal_counts(codes, draws)
         normal = torch.randn(codes.shape[-1], DIRECTIONS, generator=generator, dtype=torch.float64)
-        directions = functional.normalize(normal, dim=0).to(codes)
+        directions = sent(functional.normalize(normal, dim=0), codes.device, codes.dtype)
         return ((codes @ directions).sort(0).values - (draws @ directions).sort(0).values).square().mean()
 
 
@@ -155,9 +156,8 @@ class GaussianMatching:
     def __call__(self, codes: Tensor, draws: Tensor, generator: torch.Generator) -> Tensor:
         wide_codes, wide_draws = codes.double(), draws.detach().double()
         mean, other_mean = wide_codes.mean(0), wide_draws.mean(0)
-        deviations = (wide_codes - mean) / len(codes) ** 0.5
-        other = torch.cov(wide_draws.T, correction=0)
-        values, vectors = torch.linalg.eigh(other)
+        deviations, others = (wide_codes - mean) / len(codes) ** 0.5, (wide_draws - other_mean) / len(draws) ** 0.5
+        values, vectors = torch.linalg.eigh(others.T @ others)
         root = vectors * values.clamp(min=0).sqrt() @ vectors.T
         # With A = XᵀX the fidelity is the nuclear norm of X B^½, whose derivative has no root of an eigenvalue in it.
         fidelity = torch.linalg.svdvals(deviations @ root).sum()

@@ -21,6 +21,7 @@ from sinkdiv.generative.matching import (
 from sinkdiv.generative.posteriors import Gaussian, Posterior, VonMisesFisher
 from sinkdiv.generative.priors import Prior
 from sinkdiv.generative.seeds import Stream
+from sinkdiv.generative.transfer import sent
 
 if TYPE_CHECKING:
     from sinkdiv.generative.config import AutoencoderConfig
@@ -69,7 +70,8 @@ class Matched:
         if not self.terms:
             return codes, codes.new_zeros(())
         everyone = global_batch(codes)
-        draws = self.prior.sample(len(everyone), self.outputs, source(Stream.PRIOR)).to(codes)
+        drawn = self.prior.sample(len(everyone), self.outputs, source(Stream.PRIOR))
+        draws = sent(drawn, codes.device, codes.dtype)
         noise = source(Stream.MATCHING)
         losses = [matching(everyone[:, part], draws[:, part], noise) for part, matching in self.terms]
         return codes, torch.stack(losses).sum()

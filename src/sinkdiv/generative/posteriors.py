@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sinkdiv.generative.transfer import sent
+
 # Cells of the quadrature of the von Mises–Fisher angle, and how many standard deviations they reach from the mode.
 CELLS = 150
 REACH = 12.0
@@ -46,7 +48,7 @@ class Gaussian:
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         mean, log_variance = outputs.chunk(2, -1)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
-        return mean + (log_variance / 2).exp() * noise.to(mean.device)
+        return mean + (log_variance / 2).exp() * sent(noise, mean.device)
 
     def divergence(self, outputs: Tensor) -> Tensor:
         mean, log_variance = outputs.chunk(2, -1)
@@ -74,8 +76,9 @@ class VonMisesFisher:
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         centre = self.mode(outputs)
         count, dim = centre.shape
-        uniform = torch.rand(count, generator=generator, dtype=torch.float64).to(centre.device)
-        normal = torch.randn(count, dim, generator=generator, dtype=torch.float64).to(centre)
+        uniform = sent(torch.rand(count, generator=generator, dtype=torch.float64), centre.device)
+        drawn = torch.randn(count, dim, generator=generator, dtype=torch.float64)
+        normal = sent(drawn, centre.device, centre.dtype)
         axis = centre.detach()
         tangent = functional.normalize(normal - (normal * axis).sum(-1, keepdim=True) * axis, dim=-1)
         angle = sample_angle(self.concentration(outputs), uniform, dim)[:, None]

@@ -1,6 +1,6 @@
 """Stops a training that cannot come to anything: numbers that are no longer finite, samples that are all alike."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -42,10 +42,17 @@ def require_finite(what: str, tensor: Tensor) -> None:
         raise TrainingFailure(f"{what} not finite")
 
 
-def require_distances(what: str, points: Tensor) -> None:
-    """Raise `TrainingFailure` unless all squared distances between points (n, d) are finite."""
+def require_distances(named: Mapping[str, Tensor]) -> None:
+    """Raise `TrainingFailure` unless all squared distances within each of these sets of points (n, d) are finite.
+
+    It names the first that is not so.
+    """
     # |x−y|² ≤ 4 max |x|²
-    if not torch.isfinite(4 * points.detach().square().sum(1)).all():
+    squares = [4 * points.detach().square().sum(1) for points in named.values()]
+    finite = torch.stack([torch.isfinite(one).all() for one in squares])
+    # One answer for all of them: on a GPU each costs a synchronisation.
+    if not finite.all():
+        what = next(name for name, good in zip(named, finite.tolist(), strict=True) if not good)
         raise TrainingFailure(f"{what} are not finite, or too large for their distances to be")
 
 

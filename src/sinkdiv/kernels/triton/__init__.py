@@ -7,6 +7,8 @@ Where it is missing, `available` is False and the reference serves.
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -44,7 +46,11 @@ def missing(device: torch.device) -> str | None:
 
 def version() -> str:
     """Triton's version."""
-    return package_version("triton")
+    try:
+        return package_version("triton")
+    except PackageNotFoundError:  # builds of PyTorch for ROCm bring it under another name
+        module_version: str = import_module("triton").__version__
+        return module_version
 
 
 def of_points(x: Tensor, y: Tensor, cost: Cost, *, precision: str, counts: Counts | None) -> Pairs:
