@@ -56,6 +56,8 @@ class Arithmetic:
     """Up to this dimension Σ_j w_ij (x_i − y_j) is summed as it is; beyond it is x_i Σ_j w_ij − Σ_j w_ij y_j."""
     tangents: float = 8
     """Up to this dimension (x_i − y_j)·(dx_i − dy_j) is summed as it is."""
+    moved: float = 0.0
+    """By how many units the factors of those products are rounded."""
     factors: float = 0.0
     """By how many units the factors of other matrix products are rounded."""
 
@@ -353,5 +355,5 @@ def tangents(case, dx, dy, p):
     loose = 2 * (1 + math.sqrt(d)) * case.C.sqrt() * speed
     if d > case.arithmetic.tangents:
         sizes = [one.norm(dim=-1)[:, :, None] + other.norm(dim=-1)[:, None] for one, other in ((x, y), (dx, dy))]
-        loose = loose + max(2, math.sqrt(d) / 2) * sizes[0] * sizes[1]
+        loose = loose + max(2, math.sqrt(d) / 2, 2 * case.arithmetic.moved) * sizes[0] * sizes[1]
     return 2 * products, loose

@@ -215,7 +215,9 @@ class _Reductions(ABC):
         if by_differences:
             assert p is not None, "there are differences to sum"
             p, q = planar(p), planar(q)
-        group = 8 if by_differences else min(PRODUCT_COLUMNS, max(16, 2 ** math.ceil(math.log2(columns))))
+        # Points that move leave room for fewer columns.
+        most = PRODUCT_COLUMNS if motion is None else PRODUCT_COLUMNS // 2
+        group = 8 if by_differences else min(most, max(16, 2 ** math.ceil(math.log2(columns))))
 
         def outputs(parts: int) -> tuple[Tensor, ...]:
             return (self._new(parts, batch, n, columns),)
