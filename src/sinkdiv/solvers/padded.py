@@ -42,10 +42,10 @@ def solve_joined(
     groups = _groups(problems, starts)
     chosen = [[problems[k] for k in places] for places in groups]
     begun = [_joined_start([starts[k] for k in places]) for places in groups]
-    found = solver([_joined(several) for several in chosen], limits, begun)
+    found = solver([_joined(several) if len(several) > 1 else several[0] for several in chosen], limits, begun)
     solutions: dict[int, Solution] = {}
     for places, several, solution in zip(groups, chosen, found, strict=True):
-        solutions.update(zip(places, _parts(solution, several), strict=True))
+        solutions.update(zip(places, _parts(solution, several) if len(places) > 1 else [solution], strict=True))
     return [solutions[k] for k in range(len(problems))]
 
 
@@ -96,8 +96,6 @@ def _kind(problem: Problem, start: Start | None) -> tuple[object, ...]:
 def _joined(problems: Sequence[Problem]) -> Problem:
     """One batch of all problems, with a weight of zero where there was nothing."""
     first = problems[0]
-    if len(problems) == 1:
-        return first
     geometries = [problem.geometry for problem in problems if isinstance(problem.geometry, CloudGeometry)]
     x, a = _stacked([g.x for g in geometries], repeat=True), _stacked([problem.a for problem in problems])
     counts = _counts(problems, 1)
@@ -140,8 +138,6 @@ def _counts(problems: Sequence[Problem], axis: int) -> Tensor:
 
 def _parts(joined: Solution, problems: Sequence[Problem]) -> list[Solution]:
     """Each problem's part of the solution of them all."""
-    if len(problems) == 1:
-        return [joined]
     batches = [problem.geometry.shape[0] for problem in problems]
     ends = list(accumulate(batches))
     return [

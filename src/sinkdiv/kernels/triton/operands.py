@@ -117,6 +117,8 @@ class Points:
     @cached_property
     def factor(self) -> Tensor:
         """The power of two (B,) that coordinates in float16 carry."""
+        if self._precision == "tf32":
+            return torch.ones_like(self.points[:, 0, 0])
         largest = self.points.abs().amax((1, 2))
         shift = (TOP - torch.frexp(largest).exponent).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
         return torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), shift), 1.0)
@@ -124,14 +126,25 @@ class Points:
     @cached_property
     def products(self) -> tuple[Tensor, Tensor, Tensor]:
         """(high, low, norms): the operands of products, and |x|² (B, N) of the points that they stand for."""
+        return *self.rounded, self.dots(self)
+
+    @cached_property
+    def rounded(self) -> tuple[Tensor, Tensor]:
+        """(high, low): coordinates times the factor are their sum; rounded to TF32 they are one of them."""
         if self._precision == "tf32":
-            rounded = rounded_to_tf32(self.padded)
-            return rounded, rounded, _norms(rounded.double())
-        factor = self.factor[:, None, None]
-        scaled = self.padded * factor
+            one = rounded_to_tf32(self.padded)
+            return one, one
+        scaled = self.padded * self.factor[:, None, None]
         high = scaled.half()
-        low = (scaled - high).half()
-        return high, low, _norms((high.double() + low.double()) / factor)
+        return high, (scaled - high).half()
+
+    def dots(self, other: Points) -> Tensor:
+        """The products x_i·x'_i (B, N) with as many other points, of what both stand for."""
+        return (self._represented() * other._represented()).sum(-1).float()
+
+    def _represented(self) -> Tensor:
+        high, low = self.rounded
+        return high.double() if high is low else (high.double() + low.double()) / self.factor[:, None, None]
 
 
 def planar(points: Tensor) -> Tensor:
@@ -155,10 +168,6 @@ def rounded_to_tf32(values: Tensor) -> Tensor:
     bits = values.view(torch.int32)
     half = 0xFFF + ((bits >> 13) & 1)
     return ((bits + half) & ~0x1FFF).view(torch.float32)
-
-
-def _norms(points: Tensor) -> Tensor:
-    return points.square().sum(-1).float()
 
 
 @dataclass(frozen=True)
@@ -186,7 +195,7 @@ class Operands:
 
     def padded(self, h: Tensor) -> Tensor:
         """A vector (B, m) that kernels add to products of points, as long as these."""
-        if self.form < Form.HALVES:
+        if not self.multiplied:
             return h.contiguous()
         return torch.nn.functional.pad(h, (0, padded_count(h.shape[1]) - h.shape[1]), value=-torch.inf).contiguous()
 
@@ -196,10 +205,21 @@ class Operands:
         return self.shape[1], self.shape[2], self.dimension
 
     @property
+    def streamed_constants(self) -> dict[str, object]:
+        """The same where a program has no room to keep coordinates of its rows."""
+        constants = self.constants
+        return constants | {"D": min(CHUNK, self.dimension), "RESIDENT": False} if self.multiplied else constants
+
+    @property
+    def multiplied(self) -> bool:
+        """Whether costs come from products of points."""
+        return self.form >= Form.HALVES
+
+    @property
     def constants(self) -> dict[str, object]:
         """What kernels are specialised for."""
-        kept = self.form < Form.HALVES or self.dimension <= KEPT_DIMENSION
-        few = self.form == Form.DIFFERENCES or (kept and self.form >= Form.HALVES)
+        kept = not self.multiplied or self.dimension <= KEPT_DIMENSION
+        few = self.form == Form.DIFFERENCES or (kept and self.multiplied)
         return {
             "FORM": int(self.form), "FUNCTION": int(self.function), "POWER": self.power,
             "D": self.dimension if few else CHUNK, "RESIDENT": kept,
@@ -210,12 +230,11 @@ def of_points(x: Points, y: Points, cost: Cost, precision: str) -> Operands:
     """The operands for a cost between points."""
     (batch, n, d), m = x.points.shape, y.points.shape[1]
     shape, function, power = (batch, n, m), function_of(cost), float(cost.exponent)
-    ones = torch.ones(batch, dtype=torch.float32, device=x.points.device)
     if isinstance(cost, SquaredEuclidean) and d > LOW_DIMENSION and x.points.dtype == torch.float32:
-        tf32 = precision == "tf32"
-        scales = -2 * ones if tf32 else -2 / (x.factor * y.factor)
-        form = Form.ROUNDED if tf32 else Form.HALVES
+        scales = -2 / (x.factor * y.factor)
+        form = Form.ROUNDED if precision == "tf32" else Form.HALVES
         return Operands(form, function, power, shape, padded_dimension(d), (*x.products, *y.products), scales)
+    ones = torch.ones(batch, dtype=torch.float32, device=x.points.device)
     form = Form.DIFFERENCES if d <= LOW_DIMENSION else Form.LOOP
     left, right = x.planar, y.planar
     return Operands(form, function, power, shape, d, (left, left, left, right, right, right), ones)

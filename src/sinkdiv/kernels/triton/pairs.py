@@ -77,17 +77,12 @@ class _Values:
 
 
 @dataclass(frozen=True)
-class _Movement:
-    """Points and their tangents, coordinate by coordinate: x and dx (B, d, n), y and dy (B, d, m)."""
+class _Motion:
+    """What kernels read of points that move (`tiles.motion_of`); ``width`` is the dimension, where they subtract."""
 
-    x: Tensor
-    y: Tensor
-    dx: Tensor
-    dy: Tensor
-
-    def swapped(self) -> _Movement:
-        """The same of y and x."""
-        return _Movement(self.y, self.x, self.dy, self.dx)
+    pointers: tuple[Tensor, ...]
+    scales: Tensor
+    width: int
 
 
 class _Reductions(ABC):
@@ -175,20 +170,17 @@ class _Reductions(ABC):
         return softmins
 
     def _both_sums(
-        self, term: Term, u: Tensor, h: Tensor, eps: Tensor,
-        s: Tensor | None = None, t: Tensor | None = None, movement: _Movement | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self, term: Term, u: Tensor, h: Tensor, eps: Tensor, s: Tensor | None = None, t: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The sums over the columns, (B, n), and over the rows, (B, m)."""
-        columns = None if torch.are_deterministic_algorithms_enabled() else torch.zeros_like(h).contiguous()
-        rows = self._row_sums(term, u, h, eps, s, t, movement=movement, columns=columns)
-        if columns is None:
-            turned = None if movement is None else movement.swapped()
-            columns = self.swapped()._row_sums(term, h, u, eps, t, s, movement=turned)
-        return rows, columns
+        if torch.are_deterministic_algorithms_enabled():
+            return self._row_sums(term, u, h, eps, s, t), self.swapped()._row_sums(term, h, u, eps, t, s)
+        columns = torch.zeros_like(h).contiguous()
+        return self._row_sums(term, u, h, eps, s, t, columns=columns), columns
 
     def _row_sums(
         self, term: Term, u: Tensor, h: Tensor, eps: Tensor, s: Tensor | None = None, t: Tensor | None = None, *,
-        weights: Tensor | None = None, movement: _Movement | None = None, columns: Tensor | None = None,
+        weights: Tensor | None = None, motion: _Motion | None = None, columns: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """The sums over the columns; those over the rows are added to ``columns``, if they are wanted."""
         batch, n, _ = self._operands.shape
@@ -197,16 +189,23 @@ class _Reductions(ABC):
             rows = self._new(parts, batch, n)
             return rows, _or(columns, rows)
 
-        inputs = (u, self._operands.padded(h), _or(s, u), _or(t, h), _or(weights, h), *_moves(movement, u), eps)
-        width = 0 if movement is None else movement.x.shape[1]
+        inputs = (u, self._operands.padded(h), _or(s, u), _or(t, h), _or(weights, h), *_read(motion, u), eps)
+        width = 0 if motion is None else motion.width
         rows, _ = self._launch(
-            sums_kernel, inputs, outputs, self._tiles(SUM_TILES), (width,), TERM=int(term), BOTH=columns is not None
+            sums_kernel,
+            inputs,
+            outputs,
+            self._tiles(SUM_TILES),
+            (width,),
+            keeps=motion is None,
+            TERM=int(term),
+            BOTH=columns is not None,
         )
         return _added(rows)
 
     def _product(
         self, weight: Weight, u: Tensor, h: Tensor, eps: Tensor, values: _Values,
-        s: Tensor | None = None, t: Tensor | None = None, movement: _Movement | None = None,
+        s: Tensor | None = None, t: Tensor | None = None, motion: _Motion | None = None,
     ) -> Tensor:  # fmt: skip
         batch, n, _ = self._operands.shape
         p, q = values.p, values.q
@@ -221,27 +220,30 @@ class _Reductions(ABC):
         def outputs(parts: int) -> tuple[Tensor, ...]:
             return (self._new(parts, batch, n, columns),)
 
-        inputs = (u, self._operands.padded(h), _or(s, u), _or(t, h), _or(p, u), q, *_moves(movement, u), eps)
-        width = 0 if movement is None else movement.x.shape[1]
+        inputs = (u, self._operands.padded(h), _or(s, u), _or(t, h), _or(p, u), q, *_read(motion, u), eps)
+        width = 0 if motion is None else motion.width
         (results,) = self._launch(
             products_kernel, inputs, outputs, self._tiles(PRODUCT_TILES), (width, columns),
-            groups=math.ceil(columns / group), WEIGHT=int(weight), BY_DIFFERENCES=by_differences, MINUS=p is not None,
-            PRECISION=DOT_PRECISION[self._precision], COLUMNS=group,
+            groups=math.ceil(columns / group), keeps=motion is None, WEIGHT=int(weight),
+            BY_DIFFERENCES=by_differences, MINUS=p is not None, PRECISION=DOT_PRECISION[self._precision],
+            COLUMNS=group,
         )  # fmt: skip
         return _added(results)
 
     def _launch(
         self, kernel: Any, inputs: tuple[Tensor, ...], outputs: Callable[[int], tuple[Tensor, ...]],
         tiles: Sequence[Tile], integers: tuple[int, ...] = (), *, groups: int = 1,
-        most_parts: int = MOST_PARTS, folded: bool = False, **constants: object,
+        most_parts: int = MOST_PARTS, folded: bool = False, keeps: bool = True, **constants: object,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Launch with the first tile that the device has room for.
 
-        ``outputs`` makes room for so many parts; a ``folded`` launch has one program for two blocks of rows.
+        ``outputs`` makes room for so many parts; a ``folded`` launch has one program for two blocks of rows. Where it
+        ``keeps``, a program has its rows' coordinates at hand.
         """
         operands = self._operands
         batch, n, _ = operands.shape
         inputs = tuple(tensor.contiguous() for tensor in inputs)
+        shared = operands.constants if keeps else operands.streamed_constants
         for tile in tiles:
             blocks = math.ceil(n / tile.rows)
             programs = batch * (math.ceil(blocks / 2) if folded else blocks)
@@ -253,7 +255,7 @@ class _Reductions(ABC):
                 with on_device(operands.scales):
                     kernel[(programs, parts, groups)](
                         *operands.pointers, *inputs, *self._counts, operands.scales, *made, *operands.sizes, *integers,
-                        blocks, *operands.strides, **operands.constants, **constants, **tile.options,
+                        blocks, *operands.strides, **shared, **constants, **tile.options,
                     )  # fmt: skip
             except OutOfResources:
                 if tile is tiles[-1]:
@@ -329,13 +331,17 @@ class Pairs(_Reductions):
 
     def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
         """Σ_j P_ij Ċ_ij (B, n) and Σ_i P_ij Ċ_ij (B, m) of the cost's tangent Ċ along dx (B, n, d) and dy (B, m, d)."""
-        return self._both_sums(Term.TANGENT, u, h, eps, movement=self._movement(dx, dy))
+        if torch.are_deterministic_algorithms_enabled():
+            rows = self._row_sums(Term.TANGENT, u, h, eps, motion=self._motion(dx, dy))
+            return rows, self.swapped()._row_sums(Term.TANGENT, h, u, eps, motion=self.swapped()._motion(dy, dx))
+        columns = torch.zeros_like(h).contiguous()
+        return self._row_sums(Term.TANGENT, u, h, eps, motion=self._motion(dx, dy), columns=columns), columns
 
     def gradient_tangent(
         self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, dx: Tensor, dy: Tensor
     ) -> Tensor:
         """See `reference.gradient_tangent`."""
-        turned = self._product(Weight.TANGENT, u, h, eps, self._points, s, t, self._movement(dx, dy))
+        turned = self._product(Weight.TANGENT, u, h, eps, self._points, s, t, self._motion(dx, dy))
         return turned + self._product(Weight.GRADIENT, u, h, eps, _Values(dy.contiguous(), dx.contiguous()))
 
     # Dense results are as large as the cost matrix, and are asked for once.
@@ -362,8 +368,14 @@ class Pairs(_Reductions):
     def _points(self) -> _Values:
         return _Values(self._y.points, self._x.points)
 
-    def _movement(self, dx: Tensor, dy: Tensor) -> _Movement:
-        return _Movement(self._x.planar, self._y.planar, planar(dx), planar(dy))
+    def _motion(self, dx: Tensor, dy: Tensor) -> _Motion:
+        x, y = self._x, self._y
+        if not self._operands.multiplied:
+            pointers = x.planar, y.planar, planar(dx), planar(dy), x.points, y.points
+            return _Motion(pointers, self._operands.scales, x.points.shape[2])
+        moved_x, moved_y = Points(dx, self._precision), Points(dy, self._precision)
+        pointers = *moved_x.rounded, x.dots(moved_x), *moved_y.rounded, y.dots(moved_y)
+        return _Motion(pointers, torch.stack([1 / (x.factor * moved_y.factor), 1 / (moved_x.factor * y.factor)], 1), 0)
 
 
 class MatrixPairs(_Reductions):
@@ -402,5 +414,5 @@ def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
     return other if tensor is None else tensor
 
 
-def _moves(movement: _Movement | None, other: Tensor) -> tuple[Tensor, ...]:
-    return (other,) * 4 if movement is None else (movement.x, movement.y, movement.dx, movement.dy)
+def _read(motion: _Motion | None, other: Tensor) -> tuple[Tensor, ...]:
+    return (other,) * 7 if motion is None else (*motion.pointers, motion.scales)

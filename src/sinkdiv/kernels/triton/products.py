@@ -18,10 +18,11 @@ from sinkdiv.kernels.triton.tiles import (
     LOG2E,
     base_two,
     costs_of_squares,
-    difference_products,
     ends,
     entries,
     exponents,
+    motion_of,
+    movements,
     operands_of,
     own_points,
     program_columns,
@@ -51,8 +52,8 @@ TANGENT = tl.constexpr(int(Weight.TANGENT))
 
 @triton.jit(do_not_specialize=["n", "m", "d", "width", "columns", "blocks"])
 def products_kernel(
-    x, x_low, x_norm, y, y_low, y_norm, u, h, s, t, p, q, xs, ys, dxs, dys, eps, row_counts, col_counts, scales,
-    results, n, m, d, width, columns, blocks, batch_stride, row_stride, col_stride,
+    x, x_low, x_norm, y, y_low, y_norm, u, h, s, t, p, q, m0, m1, m2, m3, m4, m5, motion_scales, eps,
+    row_counts, col_counts, scales, results, n, m, d, width, columns, blocks, batch_stride, row_stride, col_stride,
     FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
     WEIGHT: tl.constexpr, BY_DIFFERENCES: tl.constexpr, MINUS: tl.constexpr, PRECISION: tl.constexpr,
     COLUMNS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
@@ -68,9 +69,9 @@ def products_kernel(
     operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
     scale = tl.load(scales + b)
     own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
-    lanes, wide, k = tl.arange(0, BN), width.to(tl.int64), columns.to(tl.int64)
+    lanes, k = tl.arange(0, BN), columns.to(tl.int64)
     h, t, p, q = h + b * ends(m, FORM), t + b * m, p + b * n * k, q + b * m * k
-    moves = xs + b * n * wide, ys + b * m * wide, dxs + b * n * wide, dys + b * m * wide
+    motion = motion_of(m0, m1, m2, m3, m4, m5, b, sizes, width, FORM)
     eps_b = tl.load(eps + b)
     kappa = base_two(eps_b)
     its_u = entries(u + b * n, rows, -INF) * LOG2E
@@ -96,7 +97,7 @@ def products_kernel(
             factor = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) + z * LN2
             w = tl.where(w > 0, w * factor * slopes(S, POWER, FUNCTION), 0.0)
         elif WEIGHT == TANGENT:
-            movement = difference_products(moves, (sizes[0], sizes[1], wide), rows, cols)
+            movement = movements(own, operands, motion, sizes, width, motion_scales + 2 * b, rows, cols, FORM, D)
             slope = slopes(S, POWER, FUNCTION)
             change = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) - slope * movement / eps_b
             w = tl.where(w > 0, w * slope * (change + stretches(S, movement, POWER, FUNCTION)), 0.0)

@@ -2,10 +2,8 @@
 
 The algorithms are those of solvers/accelerated.py and solvers/symmetric.py; their docstrings say why they do what they
 do here, and the names are the same. Potentials, the history of the extrapolation and every decision stay in registers.
-So does a cost matrix of one `TILE`; a larger one is read in blocks of rows, once in each sweep, from the cache. A sweep
-finds both softmins of a step: the columns' sums take in a block of rows as soon as its potential is known.
-
-Softmins are base 2: exponents h_j − C_ij·scale with scale = 1/(ε ln 2). The algebra on few numbers is in float64.
+So does a cost matrix of one `TILE`; a larger one is read in blocks of rows, once a step, from the cache. What decides
+is in float64.
 """
 
 from __future__ import annotations
@@ -18,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sinkdiv.kernels.triton.anderson import anderson_step, appended, centred_on, counted, empty_history
+from sinkdiv.kernels.triton.sweeps import both_sums, costs_of, log2_weights, log_sum, row_sums, spread_out
 from sinkdiv.kernels.triton.tiles import INF, LOG2E
 
 #: The largest tile of a cost matrix that is held in registers: 64 or 16 entries for each of 256 threads. More of them
@@ -27,9 +27,6 @@ TILE = {torch.float32: 2**14, torch.float64: 2**12}
 #: What a count of steps holds.
 MOST_STEPS = 2**31 - 1
 
-_DEPTH = tl.constexpr(8)
-_KEPT = tl.constexpr(2)
-_RIDGE = tl.constexpr(1e-8)
 _MIXING = tl.constexpr(1.5)
 _SELF_MIXING = tl.constexpr(0.5)
 _CAP = tl.constexpr(8.0)
@@ -42,88 +39,12 @@ _START_ERROR = tl.constexpr(1.0)
 
 
 @triton.jit
-def _log2(weights):
-    """−∞ where there is no weight."""
-    return tl.where(weights > 0, tl.log2(tl.where(weights > 0, weights, 1.0)), -INF)
-
-
-@triton.jit
-def _log_sum(exponents, axis: tl.constexpr):
-    """log₂ Σ 2^exponents."""
-    top = tl.max(exponents, axis)
-    return top + tl.log2(tl.sum(tl.exp2(exponents - tl.expand_dims(top, axis)), axis))
-
-
-@triton.jit
-def _costs(C, first, n, m, R: tl.constexpr, M: tl.constexpr, L: tl.constexpr):
-    """R rows of a cost matrix (n, m) as a tile (M / L, R, L), zero beyond its edges.
-
-    A thread then holds about as many rows as columns, whose sums need few exchanges between threads.
-    """
-    rows = (first + tl.arange(0, R))[None, :, None]
-    columns = tl.arange(0, M // L)[:, None, None] * L + tl.arange(0, L)[None, None, :]
-    # Rows are not contiguous; to say so is how the compiler is told to give them the lanes that columns leave.
-    pointers = tl.max_contiguous(C + rows * m + columns, (1, 2, L))
-    return tl.load(pointers, mask=(rows < n) & (columns < m), other=0.0)
-
-
-@triton.jit
-def _sums_of_rows(costs, h, scale, L: tl.constexpr):
-    """log₂ Σ_j 2^(h_j − scale·C_ij), (R,)."""
-    exponents = tl.reshape(h, (h.shape[0] // L, L))[:, None, :] - costs * scale
-    top = tl.max(tl.max(exponents, 0), 1)
-    return top + tl.log2(tl.sum(tl.sum(tl.exp2(exponents - top[None, :, None]), 0), 1))
-
-
-@triton.jit
-def _spread(vector):
-    """The same vector, an entry a thread: what comes from a tile is held many times over, by all that share a row."""
-    return tl.sum(vector[None, :], 0)
-
-
-@triton.jit
-def _placed(values, block, whole, K: tl.constexpr):
-    """``whole`` (K, R) with one block of it replaced by ``values`` (R,)."""
-    return tl.where((tl.arange(0, K) == block)[:, None], values[None, :], whole)
-
-
-@triton.jit
-def _sums(resident, C, h, scale, n, m, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr):
-    """log₂ Σ_j 2^(h_j − scale·C_ij), (N,)."""
-    if R == N:
-        return _sums_of_rows(resident, h, scale, L)
-    sums = tl.zeros((N // R, R), resident.dtype)
-    for block in range(N // R):
-        costs = _costs(C, block * R, n, m, R, M, L)
-        sums = _placed(_sums_of_rows(costs, h, scale, L), block, sums, N // R)
-    return tl.reshape(sums, (N,))
-
-
-@triton.jit
-def _sweep(
-    resident, C, a, h, damping, scale, n, m, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr
-):  # fmt: skip
-    """Both softmins of a step: R_i = log₂ Σ_j 2^(h_j − scale·C_ij), and S_j = log₂ Σ_i 2^(u_i − scale·C_ij), where
-    u = log₂ a − damping·R is what the rows send back."""
-    if R == N:
-        rows = _sums_of_rows(resident, h, scale, L)
-        sent = _log2(tl.load(a + tl.arange(0, N), mask=tl.arange(0, N) < n, other=0.0)) - damping * rows
-        return rows, tl.reshape(_log_sum(sent[None, :, None] - resident * scale, 1), (M,))
-    sums = tl.zeros((N // R, R), resident.dtype)
-    top = tl.full((M // L, L), -INF, resident.dtype)
-    total = tl.zeros((M // L, L), resident.dtype)
-    for block in range(N // R):
-        costs = _costs(C, block * R, n, m, R, M, L)
-        rows = _sums_of_rows(costs, h, scale, L)
-        sums = _placed(rows, block, sums, N // R)
-        numbers = block * R + tl.arange(0, R)
-        sent = _log2(tl.load(a + numbers, mask=numbers < n, other=0.0)) - damping * rows
-        exponents = sent[None, :, None] - costs * scale
-        higher = tl.maximum(top, tl.max(exponents, 1))
-        base = tl.where(higher > -INF, higher, 0.0)  # no row of this block or of those before has weight
-        total = total * tl.exp2(top - base) + tl.sum(tl.exp2(exponents - base[:, None, :]), 1)
-        top = higher
-    return tl.reshape(sums, (N,)), tl.reshape(top + tl.log2(total), (M,))
+def _damping(eps, rho, T: tl.constexpr, SOFT: tl.constexpr):
+    """See `Problem.damped`."""
+    damping = tl.full((), 1.0, tl.float64)
+    if SOFT:
+        damping = 1 / (1 + eps / rho)
+    return damping.to(T)
 
 
 @triton.jit
@@ -148,7 +69,7 @@ def _residual(shares, log_weights, potential, raw, scale, rho, SOFT: tl.constexp
 def _translated(g, raw_f, raw_g, log_a, log_b, damping_f, eps, rho_f, rho_g):
     """See `Problem.translated`; what the rows send back moves along."""
     columns, rows = _log_target(log_b, g, rho_g), _log_target(log_a, damping_f * raw_f, rho_f)
-    excess = (_log_sum(columns, 0) - _log_sum(rows, 0)).to(tl.float64) / LOG2E
+    excess = (log_sum(columns, 0) - log_sum(rows, 0)).to(tl.float64) / LOG2E
     t = (excess / (1 / (rho_f + eps) + 1 / rho_g)).to(g.dtype)
     return g + t, raw_f - t, raw_g + damping_f * t
 
@@ -173,7 +94,30 @@ def _gain(weights, potential, rho, SOFT: tl.constexpr):
 def _attained(a, b, f, g, eps, rho_f, rho_g, SOFT: tl.constexpr):
     """The dual value of g and its best partner f, up to ε·m_a(1 − m_b): the mass of their plan is what f gains short of
     ρ·m_a, over ρ."""
-    return _gain(a, f, rho_f, SOFT) * (1 + eps / rho_f) + _gain(b, g, rho_g, SOFT)
+    gain_f = _gain(a, f, rho_f, SOFT)
+    if SOFT:
+        gain_f *= 1 + eps / rho_f
+    return gain_f + _gain(b, g, rho_g, SOFT)
+
+
+@triton.jit
+def _alternated(
+    resident, C, a_all, weights, logs, shares, g, eps, scale, unit, rho, n, m,
+    SOFT: tl.constexpr, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
+):  # fmt: skip
+    """One step from g: (g, f, raw_f, raw_g), what a plain update makes of g, the marginal error and the dual value.
+
+    Pairs belong to the rows and the columns; ``scale`` is 1/(ε ln 2), ``unit`` its inverse.
+    """
+    damping_f, damping_g = _damping(eps, rho[0], g.dtype, SOFT), _damping(eps, rho[1], g.dtype, SOFT)
+    rows, columns = both_sums(resident, C, a_all, logs[1] + g * scale, damping_f, scale, n, m, N, M, R, L)
+    raw_f, raw_g = -unit * spread_out(rows), -unit * spread_out(columns)
+    if SOFT:
+        g, raw_f, raw_g = _translated(g, raw_f, raw_g, logs[0], logs[1], damping_f, eps, rho[0], rho[1])
+    f = damping_f * raw_f
+    error = _residual(shares, logs[1], g, raw_g, scale, rho[1], SOFT)
+    attained = _attained(weights[0], weights[1], f, g, eps, rho[0], rho[1], SOFT)
+    return g, f, raw_f, raw_g, damping_g * raw_g, error, attained
 
 
 @triton.jit
@@ -184,81 +128,6 @@ def _store_side(out, entries, count, potential, raw):
 
 
 @triton.jit
-def _history(metric, T: tl.constexpr):
-    """An empty history for vectors with this metric: Δx_j + β Δr_j and Δr_j (8, M), their inner products (8, 8), the
-    place of the newest pair, and how many of the newest pairs are valid."""
-    zeros, zero = tl.zeros((_DEPTH, metric.shape[0]), T), tl.full((), 0, tl.int32)
-    return zeros, zeros, tl.zeros((_DEPTH, _DEPTH), tl.float64), zero, zero
-
-
-@triton.jit
-def _appended(history, dx, r_change, metric, MIXING: tl.constexpr, MODULO_CONSTANTS: tl.constexpr):
-    """The history with one more pair in it, which does not count yet."""
-    mixed, dr, gram, newest, count = history
-    newest = (newest + 1) & (_DEPTH - 1)
-    weighted = metric * _centred(r_change, metric, MODULO_CONSTANTS)
-    new = tl.arange(0, _DEPTH) == newest
-    mixed = tl.where(new[:, None], (dx + r_change * MIXING)[None, :], mixed)
-    dr = tl.where(new[:, None], r_change[None, :], dr)
-    products = _products(dr, weighted)
-    gram = tl.where(new[:, None], products[None, :], tl.where(new[None, :], products[:, None], gram))
-    return mixed, dr, gram, newest, count
-
-
-@triton.jit
-def _counted(history, count):
-    """The history whose newest ``count`` pairs are valid: of a full one only the newest few are kept."""
-    mixed, dr, gram, newest, _ = history
-    return mixed, dr, gram, newest, tl.where(count == _DEPTH, _KEPT, count)
-
-
-@triton.jit
-def _centred(vector, metric, MODULO_CONSTANTS: tl.constexpr):
-    vector = vector.to(tl.float64)
-    if MODULO_CONSTANTS:
-        vector = vector - tl.sum(metric * vector, 0)
-    return vector
-
-
-@triton.jit
-def _products(dr, weighted):
-    """The inner products (8,) of all Δr_j with a vector that was centred and weighted: it is enough to centre one."""
-    return tl.sum(dr.to(tl.float64) * weighted[None, :], 1)
-
-
-@triton.jit
-def _least_squares(gram, right, newest, count):
-    """γ (8,) of the regularised normal equations of the ``count`` newest pairs, by Gauss-Jordan elimination."""
-    places = tl.arange(0, _DEPTH)
-    valid = ((newest - places) & (_DEPTH - 1)) < count
-    diagonal = places[:, None] == places[None, :]
-    A = tl.where(valid[:, None] & valid[None, :], gram, 0.0)
-    trace = tl.sum(tl.sum(tl.where(diagonal, A, 0.0), 1), 0)
-    A = A + tl.where(diagonal, tl.where(trace > 0, trace * _RIDGE, 1.0), 0.0)
-    gamma = tl.where(valid, right, 0.0)
-    for age in range(count):
-        pivotal = places == ((newest - age) & (_DEPTH - 1))
-        column = tl.sum(tl.where(pivotal[None, :], A, 0.0), 1)
-        inverse = 1 / tl.sum(tl.where(pivotal, column, 0.0), 0)
-        row = tl.sum(tl.where(pivotal[:, None], A, 0.0), 0) * inverse
-        known = tl.sum(tl.where(pivotal, gamma, 0.0), 0) * inverse
-        A = tl.where(pivotal[:, None], row[None, :], A - column[:, None] * row[None, :])
-        gamma = tl.where(pivotal, known, gamma - column * known)
-    return tl.where(valid & (tl.abs(gamma) < INF), gamma, 0.0)
-
-
-@triton.jit
-def _anderson_step(history, r, weighted, MIXING: tl.constexpr):
-    """The step from the point with residual r, ``weighted`` when it is centred; β r where there is no history."""
-    mixed, dr, gram, newest, count = history
-    step = r * MIXING
-    if count > 0:
-        gamma = _least_squares(gram, _products(dr, weighted), newest, count)
-        step -= tl.sum(tl.where((gamma != 0)[:, None], gamma.to(r.dtype)[:, None] * mixed, 0.0), 0)
-    return step
-
-
-@triton.jit
 def _ascended(ascent, history, g, r, dual, fall, unit, metric):
     """`Ascent.next`: the next g, in which ``unit`` (1/ε) and ``r`` are of this step, and what to remember."""
     g_ref, r_ref, best_dual, length, failed, plain, penalty = ascent
@@ -266,20 +135,20 @@ def _ascended(ascent, history, g, r, dual, fall, unit, metric):
     failed_again = fell & failed
     referred = best_dual > -INF
     valid = tl.where(fell | (referred == 0), 0, history[4])
-    history = _appended(history, (g - g_ref) * unit, r - r_ref, metric, _MIXING, True)
-    history = _counted(history, tl.where(referred & (failed_again == 0), valid + 1, 0))
+    history = appended(history, (g - g_ref) * unit, r - r_ref, metric, _MIXING, True)
+    history = counted(history, tl.where(referred & (failed_again == 0), valid + 1, 0))
     g_ref, r_ref = tl.where(fell, g_ref, g), tl.where(fell, r_ref, r)
     best_dual = tl.where(dual > best_dual, dual, best_dual)
     failed = fell & (failed_again == 0)
     plain = tl.where(failed_again, penalty, tl.maximum(plain - 1, 0))
     penalty = tl.where(failed_again, tl.minimum(2 * penalty, _PLAIN_STEPS), penalty)
 
-    centred = _centred(r_ref, metric, True)
-    step = _anderson_step(history, r_ref, metric * centred, _MIXING)
+    centred = centred_on(r_ref, metric, True)
+    step = anderson_step(history, r_ref, metric * centred, _MIXING)
     last = tl.where(plain > 0, 0.0, length)
     plain_length = tl.sqrt(tl.sum(metric * centred * centred, 0))
     longest = tl.where(failed, last / 2, tl.maximum(last, plain_length) * _CAP)
-    centred = _centred(step, metric, True)
+    centred = centred_on(step, metric, True)
     wanted = tl.sqrt(tl.sum(metric * centred * centred, 0))
     extrapolate = (plain == 0) & (history[4] > 0)
     length = tl.where(extrapolate, tl.minimum(wanted, longest), last)
@@ -295,7 +164,7 @@ def _restarted(ascent, history, moved):
     best_dual, length = tl.where(moved, -INF, best_dual), tl.where(moved, 0.0, length)
     plain, penalty = tl.where(moved, 0, plain), tl.where(moved, 1, penalty)
     ascent = g_ref, r_ref, best_dual, length, failed & (moved == 0), plain, penalty
-    return ascent, _counted(history, tl.where(moved, 0, history[4]))
+    return ascent, counted(history, tl.where(moved, 0, history[4]))
 
 
 @triton.jit
@@ -327,17 +196,17 @@ def accelerated_kernel(
 ):  # fmt: skip
     """A problem of two sides, of whose ``steps`` fewer than ``most`` are above the target ε."""
     problem = tl.program_id(0).to(tl.int64)
-    eps, rho_f, rho_g = tl.full((), eps, tl.float64), tl.full((), rho_f, tl.float64), tl.full((), rho_g, tl.float64)
+    eps, rho = tl.full((), eps, tl.float64), (tl.full((), rho_f, tl.float64), tl.full((), rho_g, tl.float64))
     rows, columns = tl.arange(0, N), tl.arange(0, M)
     C, a, b, errors = C + problem * n * m, a + problem * n, b + problem * m, errors + problem * checks
     out_f = results + problem * (2 * n + 2 * m + 3)
     out_g, numbers = out_f + 2 * n, out_f + 2 * n + 2 * m
-    resident = _costs(C, 0, n, m, R, M, L)
+    resident = costs_of(C, 0, n, m, R, M, L)
     a_all, a = a, tl.load(a + rows, mask=rows < n, other=0.0)
     b = tl.load(b + columns, mask=columns < m, other=0.0)
     T: tl.constexpr = b.dtype
     UNIT: tl.constexpr = 2.0**-52 if tl.float64 == T else 2.0**-23
-    log_a, log_b = _log2(a), _log2(b)
+    logs = log2_weights(a), log2_weights(b)
     mass_a, mass_b = tl.sum(a.to(tl.float64), 0), tl.sum(b.to(tl.float64), 0)
     metric, constant = b.to(tl.float64) / mass_b, eps * mass_a * (1 - mass_b)
     shares, unit_dual = metric.to(T), 1 / (eps * mass_a)
@@ -354,24 +223,16 @@ def accelerated_kernel(
     level_steps = 0
     zeros, zero = tl.zeros((M,), T), tl.full((), 0.0, tl.float64)
     ascent = zeros, zeros, zero - INF, zero, zero > 0, tl.full((), 0, tl.int32), tl.full((), 1, tl.int32)
-    history = _history(metric, T)
+    history = empty_history(metric, T)
     best, found = tl.full((), INF, T), zero > 0
     step = 0
     running = finite & (steps > 0)
     while running:
         scale, unit = target_scale / factor, target_unit * factor
         eps_now = eps * factor.to(tl.float64)
-        damping_f, damping_g = tl.full((), 1.0, T), tl.full((), 1.0, T)
-        if SOFT:
-            damping_f, damping_g = (1 / (1 + eps_now / rho_f)).to(T), (1 / (1 + eps_now / rho_g)).to(T)
-        sums_f, sums_g = _sweep(resident, C, a_all, log_b + g * scale, damping_f, scale, n, m, N, M, R, L)
-        raw_f, raw_g = -unit * _spread(sums_f), -unit * _spread(sums_g)
-        if SOFT:
-            g, raw_f, raw_g = _translated(g, raw_f, raw_g, log_a, log_b, damping_f, eps_now, rho_f, rho_g)
-        f, updated = damping_f * raw_f, damping_g * raw_g
-        error = _residual(shares, log_b, g, raw_g, scale, rho_g, SOFT)
-        attained = _attained(a, b, f, g, eps_now, rho_f, rho_g, SOFT)
-
+        g, f, raw_f, raw_g, updated, error, attained = _alternated(
+            resident, C, a_all, (a, b), logs, shares, g, eps_now, scale, unit, rho, n, m, SOFT, N, M, R, L
+        )
         at_target = factor == 1.0
         tl.store(errors + step, tl.where(at_target, error, float("nan")).to(tl.float32), mask=step < checks)
         better = at_target & (error <= best)
@@ -414,30 +275,30 @@ def symmetric_kernel(
     rows = tl.arange(0, N)
     C, errors, out = C + problem * n * n, errors + problem * checks, results + problem * (2 * n + 3)
     numbers = out + 2 * n
-    resident = _costs(C, 0, n, n, R, N, L)
+    resident = costs_of(C, 0, n, n, R, N, L)
     a = tl.load(a + problem * n + rows, mask=rows < n, other=0.0)
     T: tl.constexpr = a.dtype
-    log_a = _log2(a)
+    log_a = log2_weights(a)
     mass = tl.sum(a.to(tl.float64), 0)
     metric, constant = a.to(tl.float64) / mass, eps * mass * (1 - mass)
     shares = metric.to(T)
     spread = tl.load(spread + problem).to(tl.float64)
     tl.store(numbers + 2, spread.to(T))
     scale, unit, inverse = (1 / (eps / LOG2E)).to(T), (eps / LOG2E).to(T), (1 / eps).to(T)
-    damping = (1 / (1 + eps / rho)).to(T)
+    damping = _damping(eps, rho, T, SOFT)
 
     zeros = tl.zeros((N,), T)
     f = zeros
     if WARM:
         f = tl.load(start + problem * n + rows, mask=rows < n, other=0.0)
     last_f, last_r, last_error = zeros, zeros, tl.full((), INF, T)
-    history = _history(metric, T)
+    history = empty_history(metric, T)
     best = tl.full((), INF, T)
     averaging, found = best < 0, best < 0
     step = 0
     running = (spread < INF) & (steps > 0)
     while running:
-        raw = -unit * _spread(_sums(resident, C, log_a + f * scale, scale, n, n, N, N, R, L))
+        raw = -unit * spread_out(row_sums(resident, C, log_a + f * scale, scale, n, n, N, N, R, L))
         updated = damping * raw
         f = tl.where(a > 0, f, updated)
         error = 2 * _residual(shares, log_a, f, raw, scale, rho, SOFT)
@@ -452,10 +313,10 @@ def symmetric_kernel(
 
         r = (updated - f) * inverse
         averaging = averaging | (error > last_error)
-        history = _appended(history, (f - last_f) * inverse, r - last_r, metric, _SELF_MIXING, False)
-        history = _counted(history, tl.where(averaging | (step == 0), 0, history[4] + 1))
+        history = appended(history, (f - last_f) * inverse, r - last_r, metric, _SELF_MIXING, False)
+        history = counted(history, tl.where(averaging | (step == 0), 0, history[4] + 1))
         last_f, last_r, last_error = f, r, error
-        f += _anderson_step(history, r, metric * r.to(tl.float64), _SELF_MIXING) / inverse
+        f += anderson_step(history, r, metric * r.to(tl.float64), _SELF_MIXING) / inverse
         step += 1
         running = (step < steps) & ((best.to(tl.float64) <= tol) == 0)
 

@@ -18,10 +18,11 @@ from sinkdiv.kernels.triton.tiles import (
     base_two,
     costs,
     costs_of_squares,
-    difference_products,
     ends,
     entries,
     exponents,
+    motion_of,
+    movements,
     operands_of,
     own_points,
     program_columns,
@@ -52,15 +53,16 @@ PRIMAL = tl.constexpr(int(Term.PRIMAL))
 
 @triton.jit(do_not_specialize=["n", "m", "d", "width", "blocks"])
 def sums_kernel(
-    x, x_low, x_norm, y, y_low, y_norm, u, h, s, t, weights, xs, ys, dxs, dys, eps, row_counts, col_counts, scales,
-    row_sums, col_sums, n, m, d, width, blocks, batch_stride, row_stride, col_stride,
+    x, x_low, x_norm, y, y_low, y_norm, u, h, s, t, weights, m0, m1, m2, m3, m4, m5, motion_scales, eps,
+    row_counts, col_counts, scales, row_sums, col_sums,
+    n, m, d, width, blocks, batch_stride, row_stride, col_stride,
     FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
     TERM: tl.constexpr, BOTH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """The terms of a block of rows and one part of the columns.
 
-    ``row_sums`` are (parts, B, n); if BOTH, the terms are also added to ``col_sums`` (B, m). ``xs`` (B, width, n),
-    ``ys`` and their tangents belong to TANGENT.
+    ``row_sums`` are (parts, B, n); if BOTH, the terms are also added to ``col_sums`` (B, m). ``m0`` to ``m5`` and
+    ``motion_scales`` (B, 2) are the motion of TANGENT (`tiles.motion_of`).
     """
     b, rows = program_rows(row_counts, blocks, BM)
     first, last = program_columns(col_counts, b, BN)
@@ -68,9 +70,9 @@ def sums_kernel(
     operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
     scale = tl.load(scales + b)
     own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
-    lanes, wide = tl.arange(0, BN), width.to(tl.int64)
+    lanes = tl.arange(0, BN)
     h, t, weights = h + b * ends(m, FORM), t + b * m, weights + b * m
-    moves = xs + b * n * wide, ys + b * m * wide, dxs + b * n * wide, dys + b * m * wide
+    motion = motion_of(m0, m1, m2, m3, m4, m5, b, sizes, width, FORM)
     eps_b = tl.load(eps + b)
     kappa = base_two(eps_b)
     its_u = entries(u + b * n, rows, -INF) * LOG2E
@@ -98,7 +100,7 @@ def sums_kernel(
             factor = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) + z * LN2
             terms = tl.where(terms > 0, terms * factor, 0.0)
         elif TERM == TANGENT:
-            movement = difference_products(moves, (sizes[0], sizes[1], wide), rows, cols)
+            movement = movements(own, operands, motion, sizes, width, motion_scales + 2 * b, rows, cols, FORM, D)
             terms = terms * slopes(S, POWER, FUNCTION) * movement
         elif TERM == PRIMAL:
             density = terms + its_s[:, None] * entries(t, cols, 0.0)[None, :]

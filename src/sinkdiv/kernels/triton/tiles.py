@@ -317,13 +317,36 @@ def exponents(
 
 
 @triton.jit
-def difference_products(tangents, sizes, rows, cols):
-    """(x_i − y_j)·(dx_i − dy_j), (BM, BN), from x, y, dx, dy laid out as (d, n) and (d, m)."""
-    x, y, dx, dy = tangents
+def motion_of(m0, m1, m2, m3, m4, m5, b, sizes, width, FORM: tl.constexpr):
+    """What `movements` reads, with pointers to problem b.
+
+    Of points that are subtracted: x, y, dx, dy, laid out as (B, width, n) and (B, width, m). Of those that are
+    multiplied: the operands of dx, as those of x, with x·dx in place of its norm; then those of dy.
+    """
+    if FORM >= HALVES:
+        n, m, d = ends(sizes[0], FORM), ends(sizes[1], FORM), sizes[2]
+        return m0 + b * n * d, m1 + b * n * d, m2 + b * n, m3 + b * m * d, m4 + b * m * d, m5 + b * m
+    else:
+        n, m, wide = sizes[0], sizes[1], width.to(tl.int64)
+        return m0 + b * n * wide, m1 + b * m * wide, m2 + b * n * wide, m3 + b * m * wide, m4, m5
+
+
+@triton.jit
+def movements(own, operands, motion, sizes, width, scales, rows, cols, FORM: tl.constexpr, D: tl.constexpr):
+    """(x_i − y_j)·(dx_i − dy_j), (BM, BN)."""
     n, m, d = sizes
-    total = tl.zeros((rows[1].shape[0], cols[1].shape[0]), x.dtype.element_ty)
-    for k in range(d):
-        difference = entries(x + n * k, rows, 0.0)[:, None] - entries(y + m * k, cols, 0.0)[None, :]
-        movement = entries(dx + n * k, rows, 0.0)[:, None] - entries(dy + m * k, cols, 0.0)[None, :]
-        total += difference * movement
-    return total
+    if FORM >= HALVES:
+        x, x_low, _, y, y_low, _ = operands
+        dx, dx_low, dx_dots, dy, dy_low, dy_dots = motion
+        still = inner_products(own, (x, x_low, x, dy, dy_low, x), d, rows, cols, FORM, D, False)
+        moved = inner_products(own, (dx, dx_low, x, y, y_low, x), d, rows, cols, FORM, D, False)
+        dots = entries(dx_dots, rows, 0.0)[:, None] + padded_entries(dy_dots, cols)[None, :]
+        return dots - tl.load(scales) * still - tl.load(scales + 1) * moved
+    else:
+        x, y, dx, dy, _, _ = motion
+        total = tl.zeros((rows[1].shape[0], cols[1].shape[0]), x.dtype.element_ty)
+        for k in range(width):
+            difference = entries(x + n * k, rows, 0.0)[:, None] - entries(y + m * k, cols, 0.0)[None, :]
+            movement = entries(dx + n * k, rows, 0.0)[:, None] - entries(dy + m * k, cols, 0.0)[None, :]
+            total += difference * movement
+        return total

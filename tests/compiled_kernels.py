@@ -1,0 +1,139 @@
+"""Compiles what the Triton kernels' launches would launch, for a GPU that need not be there, and prints its resources.
+
+`python compiled_kernels.py sm_90 representative` prints one JSON object a kernel: its name, what it is specialised for,
+bytes of shared memory, and on NVIDIA's GPUs registers and bytes of stack, to which registers spill. It needs a process
+in which TRITON_INTERPRET is not set.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from sinkdiv.costs import power
+from sinkdiv.kernels.triton import operands, pairs
+
+TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.float16: "*fp16", torch.int32: "*i32"}
+
+SHOWN = ("FORM", "FUNCTION", "D", "START", "TERM", "BOTH", "WEIGHT", "COLUMNS", "BM", "BN")
+
+
+class Compiled:
+    """A kernel whose launches are compiled instead."""
+
+    def __init__(self, kernel, architecture):
+        self._kernel, self._done = kernel, set()
+        self._nvidia = architecture.startswith("sm_")
+        self._target = (
+            GPUTarget("cuda", int(architecture[3:]), 32) if self._nvidia else GPUTarget("hip", architecture, 64)
+        )
+
+    def __getitem__(self, grid):
+        return self._launch
+
+    def _launch(self, *arguments, **named):
+        names = self._kernel.arg_names
+        options = {name: named.pop(name) for name in list(named) if name not in names}
+        values = {**dict(zip(names, arguments, strict=False)), **named}
+        signature, constants, attributes = {}, {}, {}
+        for index, parameter in enumerate(self._kernel.params):
+            value = values[parameter.name]
+            kind, constant, aligned = specialisation(parameter, value)
+            signature[parameter.name] = kind
+            if constant:
+                constants[index,] = value
+            if aligned:
+                attributes[index,] = [["tt.divisibility", 16]]
+        key = str((signature, constants, options))
+        if key in self._done:
+            return
+        self._done.add(key)
+        source = ASTSource(fn=self._kernel, signature=signature, constexprs=constants, attrs=attributes)
+        if not self._nvidia:
+            options.pop("maxnreg", None)
+        kernel = triton.compile(source, target=self._target, options=options)
+        shown = {name: values[name] for name in SHOWN if name in values}
+        used = {"shared": kernel.metadata.shared, **(resources(kernel.asm["cubin"]) if self._nvidia else {})}
+        sys.stdout.write(json.dumps({"kernel": self._kernel.__name__, **shown, **used}) + "\n")
+
+
+def specialisation(parameter, value):
+    """(type, whether the value is compiled in, whether it is known to be a multiple of 16), as a launch finds them."""
+    if parameter.is_constexpr:
+        return "constexpr", True, False
+    if isinstance(value, torch.Tensor):
+        return POINTERS[value.dtype], False, True
+    if value == 1 and not parameter.do_not_specialize:
+        return "constexpr", True, False
+    return "i32", False, value % 16 == 0 and not parameter.do_not_specialize
+
+
+def resources(cubin):
+    """Registers and bytes of stack."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        run = subprocess.run([TOOL, "-res-usage", file.name], capture_output=True, text=True, check=True)
+    found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", run.stdout))
+    return {"registers": int(found["REG"]), "stack": int(found["STACK"]) + int(found["LOCAL"])}
+
+
+def of_points(d, operations, *, dtype=torch.float32, precision="high", p=2, n=300):
+    """Compile some operations of points in d dimensions."""
+    x, y = torch.zeros(1, n, d, dtype=dtype), torch.zeros(1, n, d, dtype=dtype)
+    launch(pairs.Pairs(x, y, power(p), precision=precision), x, y, operations)
+
+
+def of_matrix(operations, *, dtype=torch.float32, n=300):
+    launch(pairs.MatrixPairs(torch.zeros(1, n, n, dtype=dtype)), None, None, operations)
+
+
+def launch(reductions, x, y, operations):
+    shape, dtype = reductions._operands.shape, torch.float64 if reductions._operands.wide else torch.float32
+    h, eps = torch.zeros(shape[0], shape[1], dtype=dtype), torch.ones(shape[0], 1, dtype=dtype)
+    arguments = {
+        "softmin": (h, eps), "softmin_near": (h, h, eps), "ctransform": (h,), "marginals": (h, h, eps),
+        "plan_cost": (h, h, eps), "plan_gradient": (h, h, eps), "gradient_tangent": (h, h, eps, h, h, x, y),
+    }  # fmt: skip
+    for operation in operations:
+        getattr(reductions, operation)(*arguments[operation])
+
+
+def representative():
+    """A kernel of each kind; float64 and streamed ones, which take long to compile, by their softmins."""
+    of_points(3, ("softmin", "softmin_near", "marginals", "plan_gradient"))
+    of_points(64, ("softmin_near", "marginals", "gradient_tangent"))
+    of_points(64, ("softmin_near",), precision="tf32")
+    of_points(512, ("softmin_near",))
+    of_points(3, ("softmin_near", "plan_gradient"), dtype=torch.float64)
+    of_points(64, ("softmin_near",), p=1)
+    of_matrix(("softmin_near", "marginals"))
+
+
+def few():
+    """What a solve is made of, and TF32."""
+    of_points(3, ("softmin_near",))
+    of_points(64, ("softmin_near", "marginals"))
+    of_points(64, ("softmin_near",), precision="tf32")
+
+
+def smallest():
+    """Kernels that share the most memory, with the last tile of each table."""
+    for table in (operands.SUM_TILES, operands.SOFTMIN_TILES, operands.PRODUCT_TILES):
+        table.update({key: tiles[-1:] for key, tiles in table.items()})
+    of_points(128, ("softmin", "marginals", "plan_gradient"))
+
+
+if __name__ == "__main__":
+    for name in ("softmin_kernel", "joined_kernel", "ctransform_kernel", "sums_kernel", "products_kernel"):
+        setattr(pairs, name, Compiled(getattr(pairs, name), sys.argv[1]))
+    {"representative": representative, "few": few, "smallest": smallest}[sys.argv[2]]()
