@@ -1,6 +1,6 @@
 """Fused kernels on a GPU: are they right, how fast are they, and how fast is what is built on them, beside others?
 
-    PYTHONPATH=src python -m pytest tests/test_triton.py -n 0
+    PYTHONPATH=src python -m pytest tests/test_triton*.py -n 0
     PYTHONPATH=src python benchmarks/gpu.py --out benchmarks/results
 
 are the first two things to run on a machine with a GPU. They need the repository, PyTorch and Triton; nothing is built.
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -92,10 +93,16 @@ def run_section(name: str, options: argparse.Namespace, seconds: float) -> str:
     with tempfile.TemporaryDirectory() as empty:
         if name == "first":
             environment["TRITON_CACHE_DIR"] = empty
+        # A session of its own, so that the processes that it starts end with it.
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
-            code = subprocess.run(command, env=environment, timeout=seconds + GRACE_S).returncode
+            code = process.wait(seconds + GRACE_S)
         except subprocess.TimeoutExpired:
             return f"The section did not end {GRACE_S:.0f} s after its time and was stopped."
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
     return f"The section's process ended with code {code}." if code else ""
 
 

@@ -34,6 +34,7 @@ class Sizes:
     exact_points: int
     #: Training steps: (batch, points, dimension, blur).
     steps: tuple[tuple[int, int, int, float], ...]
+    #: Points of the timed tiles: a full round of programs of 128 rows for an H100, so that no column is cut into parts.
     tuned_points: int
     #: Whether all alternatives are tried, or two that show that it works.
     all_tiles: bool
@@ -46,7 +47,7 @@ FULL = Sizes(
         ("gaussians", 512, 10_000), ("cubes", 3, 1_000), ("gaussians", 64, 1_000), ("gaussians", 512, 1_000),
         ("gaussians", 512, 100_000), ("cubes", 3, 1_000_000),
     ),
-    20_000, ((1, 128, 10, 0.3), (1, 256, 784, 1.0), (64, 256, 3, 0.05)), 32_768, True,
+    20_000, ((1, 128, 10, 0.3), (1, 256, 784, 1.0), (64, 256, 3, 0.05)), 67_584, True,
 )  # fmt: skip
 QUICK = Sizes(
     40, 33, (3, 16), (0.1,), (48,), 64, (("cubes", 3, 60), ("gaussians", 16, 40)), 50,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
+from unittest import mock
 
 import torch
 from gpu_book import Context, Row, failure
@@ -16,6 +17,7 @@ from gpu_device import Device
 
 from sinkdiv.costs import COSTS
 from sinkdiv.kernels.triton import operands
+from sinkdiv.kernels.triton import pairs as pairs_module
 from sinkdiv.kernels.triton.operands import Tile
 from sinkdiv.kernels.triton.pairs import MatrixPairs, Pairs
 
@@ -31,8 +33,10 @@ CASES = (
 )
 #: Seconds that are kept for timing.
 TIMING_S = 150.0
-#: Points that are enough to compile a kernel as it is used, also between points and themselves.
-FEW = 4096
+#: Points that are enough to compile a kernel as it is used for many: with the columns in one part.
+FEW = 256
+#: Points between which a cost matrix of a gigabyte lies.
+MATRIX_POINTS = 16_384
 KERNELS = ("softmin, near", "marginals", "self", "gradient")
 OF_MATRICES = ("softmin, near", "marginals", "product")
 
@@ -65,7 +69,8 @@ def tiles(context: Context) -> Iterator[Row]:
                 if context.left() < TIMING_S:
                     break  # the others are compiled when their turn comes
     for trial in trials:
-        yield trial.head | timed(context.device, trial, context.sizes.tuned_points)
+        most = MATRIX_POINTS if trial.case[3] == "matrix" else context.sizes.tuned_points
+        yield trial.head | timed(context.device, trial, min(most, context.sizes.tuned_points))
 
 
 def all_trials(context: Context) -> Iterator[Trial]:
@@ -93,7 +98,8 @@ def prepare(task: tuple[str, Trial]) -> None:
 
 def timed(device: Device, trial: Trial, n: int, most: int = 20) -> Row:
     try:
-        with only(trial.tile):
+        # Few points, too, in the way of many.
+        with only(trial.tile), mock.patch.object(pairs_module, "SYMMETRIC_POINTS", 0):
             found = device.timed(call_of(trial, n, device), most=most, enough=0.1)
     except Exception as error:  # a tile that does not fit is a result
         return {"note": failure(error)}
