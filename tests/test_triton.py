@@ -87,9 +87,7 @@ def costs_of_rounded(x, y, p):
 ARITHMETIC = {
     "high": Arithmetic(lost_units, gradients=8),
     # Tangents are rounded to 11 bits, too, and the factors of products of plans by the tensor cores themselves.
-    "tf32": Arithmetic(
-        lost_units, costs_of_rounded, 8, moved=2.0**12, factors=0.0 if DEVICE == "cpu" else 2.0**12
-    ),
+    "tf32": Arithmetic(lost_units, costs_of_rounded, 8, moved=2.0**12, factors=0.0 if DEVICE == "cpu" else 2.0**12),
 }
 
 

@@ -42,7 +42,7 @@ def compiled(architecture, which, cache):
     ("architecture", "which", "count"),
     [
         ("sm_90", "representative", 15),
-        pytest.param("sm_80", "few", 4, marks=pytest.mark.xfail(strict=True, reason="softmins of products spill")),
+        ("sm_80", "few", 4),
         ("sm_86", "smallest", 3),
         ("gfx942", "few", 4),
     ],
