@@ -1,11 +1,12 @@
 """Compiles what the Triton kernels' launches would launch, for a GPU that need not be there, and prints its resources.
 
 `python compiled_kernels.py sm_90 representative` prints one JSON object a kernel: its name, what it is specialised for,
-bytes of shared memory, and on NVIDIA's GPUs registers and bytes of stack, to which registers spill. It needs a process
-in which TRITON_INTERPRET is not set.
+bytes of shared memory, and on NVIDIA's GPUs registers, bytes of stack, to which registers spill, and vector loads. It
+needs a process in which TRITON_INTERPRET is not set.
 """
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -18,11 +19,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sinkdiv.costs import power
-from sinkdiv.kernels.triton import operands, pairs
+from sinkdiv.kernels.triton import operands, pairs, small
 
 TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
-POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.float16: "*fp16", torch.int32: "*i32"}
+POINTERS = {
+    torch.float32: "*fp32", torch.float64: "*fp64", torch.float16: "*fp16", torch.int32: "*i32", torch.int64: "*i64",
+}  # fmt: skip
 
 SHOWN = ("FORM", "FUNCTION", "D", "START", "TERM", "BOTH", "WEIGHT", "COLUMNS", "BM", "BN")
 
@@ -62,7 +65,10 @@ class Compiled:
             options.pop("maxnreg", None)
         kernel = triton.compile(source, target=self._target, options=options)
         shown = {name: values[name] for name in SHOWN if name in values}
-        used = {"shared": kernel.metadata.shared, **(resources(kernel.asm["cubin"]) if self._nvidia else {})}
+        used = {"shared": kernel.metadata.shared}
+        if self._nvidia:
+            used |= resources(kernel.asm["cubin"])
+            used["vector_loads"] = len(re.findall(r"ld\.global\S*\.v\d", kernel.asm["ptx"]))
         sys.stdout.write(json.dumps({"kernel": self._kernel.__name__, **shown, **used}) + "\n")
 
 
@@ -72,6 +78,8 @@ def specialisation(parameter, value):
         return "constexpr", True, False
     if isinstance(value, torch.Tensor):
         return POINTERS[value.dtype], False, True
+    if isinstance(value, float):
+        return getattr(parameter, "annotation_type", None) or "fp32", False, False
     if value == 1 and not parameter.do_not_specialize:
         return "constexpr", True, False
     return "i32", False, value % 16 == 0 and not parameter.do_not_specialize
@@ -133,7 +141,20 @@ def smallest():
     of_points(128, ("softmin", "marginals", "plan_gradient"))
 
 
+def small_solves():
+    """Small problems solved whole: the least tiles, lopsided ones, the largest that stays in registers, and beyond."""
+    for n, m, symmetric in ((1, 1, False), (2, 64, False), (256, 1, False), (128, 128, True), (256, 256, False)):
+        a, b = torch.zeros(1, n), torch.zeros(1, m)
+        small.solve_small(
+            torch.zeros(1, n, m), a, b, torch.zeros(1), 0.1, (math.inf, math.inf),
+            symmetric=symmetric, start=None, tol=1e-3, max_passes=100, checks=50,
+        )  # fmt: skip
+
+
 if __name__ == "__main__":
+    for name in ("accelerated_kernel", "symmetric_kernel"):
+        setattr(small, name, Compiled(getattr(small, name), sys.argv[1]))
     for name in ("softmin_kernel", "joined_kernel", "ctransform_kernel", "sums_kernel", "products_kernel"):
         setattr(pairs, name, Compiled(getattr(pairs, name), sys.argv[1]))
-    {"representative": representative, "few": few, "smallest": smallest}[sys.argv[2]]()
+    operands.multiplies_asynchronously = lambda device: sys.argv[1] == "sm_90"
+    {"representative": representative, "few": few, "smallest": smallest, "small": small_solves}[sys.argv[2]]()

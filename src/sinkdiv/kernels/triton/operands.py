@@ -66,8 +66,8 @@ SUM_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
     (Form.MATRIX, True): (Tile(32, 64, 4, 3),),
 }
 
-#: Softmins in up to `FEW` dimensions: two programs fit a multiprocessor, and one multiplies while the other takes
-#: exponentials.
+#: Softmins in up to `FEW` dimensions where tensor cores work asynchronously: two programs fit a multiprocessor, and one
+#: multiplies while the other takes exponentials.
 FEW = 64
 SOFTMIN_TILES = {
     (Form.HALVES, False): (Tile(128, 64, 8, 3, registers=128), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
@@ -191,7 +191,8 @@ class Operands:
     def softmin_tiles(self) -> tuple[Tile, ...]:
         """Tiles for a softmin, the best first."""
         key = self.form, self.wide
-        return SOFTMIN_TILES[key] if key in SOFTMIN_TILES and self.dimension <= FEW else SUM_TILES[key]
+        shared = key in SOFTMIN_TILES and self.dimension <= FEW and multiplies_asynchronously(self.scales.device)
+        return SOFTMIN_TILES[key] if shared else SUM_TILES[key]
 
     def padded(self, h: Tensor) -> Tensor:
         """A vector (B, m) that kernels add to products of points, as long as these."""
@@ -246,6 +247,11 @@ def of_matrix(C: Tensor) -> Operands:
     ones = torch.ones(batch, dtype=torch.float32, device=C.device)
     strides = (C.stride(0), C.stride(1), C.stride(2))
     return Operands(Form.MATRIX, Function.SQUARE, 2.0, (batch, n, m), 1, (C, C, C, C, C, C), ones, strides)
+
+
+def multiplies_asynchronously(device: torch.device) -> bool:
+    """Whether a GPU's tensor cores work while its programs go on: since compute capability 9."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def function_of(cost: Cost) -> Function:
