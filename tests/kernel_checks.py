@@ -56,8 +56,8 @@ class Arithmetic:
     """Up to this dimension Σ_j w_ij (x_i − y_j) is summed as it is; beyond it is x_i Σ_j w_ij − Σ_j w_ij y_j."""
     tangents: float = 8
     """Up to this dimension (x_i − y_j)·(dx_i − dy_j) is summed as it is."""
-    moved: float = 0.0
-    """By how many units the factors of those products are rounded."""
+    rounded: Callable[..., torch.Tensor] = lambda points, p: points.double()
+    """Points and tangents, in float64, as those products see them."""
     factors: float = 0.0
     """By how many units the factors of other matrix products are rounded."""
 
@@ -345,8 +345,8 @@ def most(values, P):
 def tangents(case, dx, dy, p):
     """The tangents of the costs from differences in float64, and by how many units of float64 or float32 they may be
     off: a sum of d products carries √d units of its size, which cancels where it may come from products."""
-    x, y = case.wide("x", "y")
-    dx, dy, d = dx.double(), dy.double(), x.shape[-1]
+    x, y, dx, dy = (case.arithmetic.rounded(points, p) for points in (case.x, case.y, dx, dy))
+    d = x.shape[-1]
     rows = [((x[:, i, None] - y) * (dx[:, i, None] - dy)).sum(-1) for i in range(x.shape[1])]
     products, speed = torch.stack(rows, 1), torch.cdist(dx, dy)
     if p != 2:
@@ -355,5 +355,5 @@ def tangents(case, dx, dy, p):
     loose = 2 * (1 + math.sqrt(d)) * case.C.sqrt() * speed
     if d > case.arithmetic.tangents:
         sizes = [one.norm(dim=-1)[:, :, None] + other.norm(dim=-1)[:, None] for one, other in ((x, y), (dx, dy))]
-        loose = loose + max(2, math.sqrt(d) / 2, 2 * case.arithmetic.moved) * sizes[0] * sizes[1]
+        loose = loose + max(2, math.sqrt(d) / 2) * sizes[0] * sizes[1]
     return 2 * products, loose

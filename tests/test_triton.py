@@ -74,20 +74,24 @@ def by_products(x, p):
     return p == 2 and x.dtype == F32 and x.shape[-1] > 8
 
 
-def rounded(x):
-    """Numbers with 11 significant bits, the nearest ones."""
+def rounded(x, p):
+    """Numbers with 11 significant bits, the nearest ones, where they are factors of products."""
+    if not by_products(x, p):
+        return x.double()
     mantissa, exponent = torch.frexp(x.double())
     return torch.ldexp((mantissa * 2**11).round(), exponent - 11)
 
 
 def costs_of_rounded(x, y, p):
-    return exact_costs(rounded(x), rounded(y), p) if by_products(x, p) else exact_costs(x, y, p)
+    return exact_costs(rounded(x, p), rounded(y, p), p)
 
+
+#: By how many units tensor cores round the factors of products of plans: to 11 bits, or three products to about 20.
+FACTORS = {"high": 8.0, "tf32": 2.0**12} if DEVICE == "cuda" else {"high": 0.0, "tf32": 0.0}
 
 ARITHMETIC = {
-    "high": Arithmetic(lost_units, gradients=8),
-    # Tangents are rounded to 11 bits, too, and the factors of products of plans by the tensor cores themselves.
-    "tf32": Arithmetic(lost_units, costs_of_rounded, 8, moved=2.0**12, factors=0.0 if DEVICE == "cpu" else 2.0**12),
+    "high": Arithmetic(lost_units, gradients=8, factors=FACTORS["high"]),
+    "tf32": Arithmetic(lost_units, costs_of_rounded, gradients=8, rounded=rounded, factors=FACTORS["tf32"]),
 }
 
 
@@ -267,6 +271,11 @@ def test_softmins_between_points_and_themselves(parts, monkeypatch, trial):
         f = case.exact.softmin(case.h.double(), eps)
         case = replace(case, h=(log_a + case.h) / 2 + (f / eps / 2).to(trial.dtype))
     pairs = Pairs(case.x, case.x, power(trial.p))
+    # Factors of the sums' terms that are too small or too large for float32, though the terms are neither.
+    for constant in (-44.0, 44.0, -90.0, 90.0):
+        shifted = replace(case, h=case.h + constant)
+        near = shifted.exact.softmin(shifted.h.double(), eps)
+        check_near(pairs, shifted, near.to(trial.dtype), trial.dtype)
     expected = case.exact.softmin(case.h.double(), eps)
     for near in (expected, expected + 20 * eps, expected - 100 * eps, torch.full_like(expected, 1e30)):
         check_near(pairs, case, near.to(trial.dtype), trial.dtype)
@@ -332,7 +341,8 @@ def test_forbidden_pairs_have_no_mass(parts, dtype, shape):
 
 def check_ctransform(pairs, case, dtype):
     """min_j (C_ij − g_j) is off by rounding what is compared."""
-    g = (case.log_h * case.eps).masked_fill(case.b == 0, -math.inf)
+    # So low that no least value is below 0, which is what costs may be where there are no columns.
+    g = (case.log_h * case.eps - 2 * case.C.max().to(dtype)).masked_fill(case.b == 0, -math.inf)
     C = case.C if case.forbidden is None else case.C.masked_fill(case.forbidden, math.inf)
     values = C - g.double()[:, None]
     size = case.C + case.lost + torch.where(g.isinf(), 0.0, g.abs())[:, None]
