@@ -40,8 +40,8 @@ from sinkdiv.costs import power
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from sinkdiv.kernels.triton import operands
-from sinkdiv.kernels.triton import pairs as launches
+from sinkdiv.kernels.triton import launching, operands
+from sinkdiv.kernels.triton import pairs as operations
 from sinkdiv.kernels.triton.pairs import MatrixPairs, Pairs
 from sinkdiv.kernels.triton.tiles import Form
 
@@ -98,14 +98,14 @@ ARITHMETIC = {
 @pytest.fixture
 def one_part(monkeypatch):
     """Each program goes through all columns."""
-    monkeypatch.setattr(launches, "PROGRAMS", 0)
+    monkeypatch.setattr(launching, "PROGRAMS", 0)
 
 
 @pytest.fixture
 def many_parts(monkeypatch):
     """Each program goes through one tile of columns, as where there are few rows."""
-    monkeypatch.setattr(launches, "PROGRAMS", 10**6)
-    monkeypatch.setattr(launches, "PART_TILES", 1)
+    monkeypatch.setattr(launching, "PROGRAMS", 10**6)
+    monkeypatch.setattr(launching, "PART_TILES", 1)
 
 
 @pytest.fixture(params=["one_part", "many_parts"])
@@ -261,7 +261,7 @@ SELF = [
 @pytest.mark.parametrize("trial", SELF, ids=str)
 def test_softmins_between_points_and_themselves(parts, monkeypatch, trial):
     """Near the potentials of a symmetric problem half the exponentials are enough; other guesses do no harm."""
-    monkeypatch.setattr(launches, "SYMMETRIC_POINTS", 1)
+    monkeypatch.setattr(operations, "SYMMETRIC_POINTS", 1)
     case = make(trial.shape, trial.dtype, trial.p, ARITHMETIC[trial.precision], device=DEVICE)
     C = case.arithmetic.costs(case.x, case.x, trial.p)
     log_a = case.a.log().clamp(min=-20.0)
@@ -486,7 +486,7 @@ def deterministic():
 @pytest.mark.parametrize("form", ["points", "matrix"])
 def test_sums_without_atomic_additions(deterministic, form, monkeypatch):
     """Where they are forbidden, sums over the rows are those of the swapped pairs."""
-    monkeypatch.setattr(launches, "SYMMETRIC_POINTS", 1)
+    monkeypatch.setattr(operations, "SYMMETRIC_POINTS", 1)
     shape = Shape(batch=2, n=70, m=40, d=3, eps=0.05)
     case = make(shape, F32, 2, ARITHMETIC["high"], device=DEVICE, matrix=form == "matrix")
     pairs = MatrixPairs(case.C.float()) if form == "matrix" else Pairs(case.x, case.y, power(2))
@@ -505,7 +505,7 @@ def test_the_largest_tile_that_fits_is_taken(monkeypatch):
     from triton.runtime.errors import OutOfResources
 
     case, pairs = Trial(Shape(n=40, m=70, d=16)).make()
-    kernel, tried = launches.softmin_kernel, []
+    kernel, tried = operations.softmin_kernel, []
 
     class Cramped:
         def __getitem__(self, grid):
@@ -518,7 +518,7 @@ def test_the_largest_tile_that_fits_is_taken(monkeypatch):
             return launch
 
     cramped = Cramped()
-    monkeypatch.setattr(launches, "softmin_kernel", cramped)
+    monkeypatch.setattr(operations, "softmin_kernel", cramped)
     room, choices = 64, operands.SOFTMIN_TILES[Form.HALVES, False]
     check_softmin(pairs, case, F32)
     assert tried == [tile.rows for tile in choices[: len(tried)]]
