@@ -41,7 +41,7 @@ class Tile:
     registers: int | None = None
     """At most so many, so that a multiprocessor holds more programs; the compiler decides if omitted."""
 
-    @property
+    @cached_property
     def options(self) -> dict[str, int | bool]:
         """How a kernel with such tiles is compiled and launched."""
         options: dict[str, int | bool] = {
@@ -207,7 +207,7 @@ class Operands:
         """(n, m, d)."""
         return self.shape[1], self.shape[2], self.dimension
 
-    @property
+    @cached_property
     def streamed_constants(self) -> dict[str, object]:
         """The same where a program has no room to keep coordinates of its rows."""
         constants = self.constants
@@ -218,7 +218,7 @@ class Operands:
         """Whether costs come from products of points."""
         return self.form >= Form.HALVES
 
-    @property
+    @cached_property
     def constants(self) -> dict[str, object]:
         """What kernels are specialised for."""
         kept = not self.multiplied or self.dimension <= KEPT_DIMENSION
