@@ -56,7 +56,7 @@ class Tile:
 #: For sums over the columns, by form and by whether numbers are float64. The first tile whose shared memory the device
 #: has is taken. Registers, instructions: docs/decisions/0013.
 SUM_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
-    (Form.DIFFERENCES, False): (Tile(64, 64, 4, 2),),
+    (Form.DIFFERENCES, False): (Tile(64, 32, 4, 2),),
     (Form.LOOP, False): (Tile(64, 64, 4, 2),),
     (Form.MATRIX, False): (Tile(32, 128, 4, 3),),
     (Form.HALVES, False): (Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
