@@ -133,7 +133,7 @@ class Trial:
         return case, Pairs(case.x, case.y, power(self.p), precision=self.precision)
 
 
-# Sizes are around those of tiles: 64 rows and 64 columns of sums of differences, 32 columns of products of plans, 128
+# Sizes are around those of tiles: 64 rows and 32 columns where points are subtracted, 64 columns of matrices, and 128
 # rows where costs come from products; of float64 half as many rows.
 WHOLE = [
     Trial(Shape(n=1, m=1, d=1)),
