@@ -133,8 +133,8 @@ class Trial:
         return case, Pairs(case.x, case.y, power(self.p), precision=self.precision)
 
 
-# Sizes are around those of tiles: 64 rows and 32 columns where points are subtracted, 64 columns of matrices, and 128
-# rows where costs come from products; of float64 half as many rows.
+# Sizes are around those of tiles: 64 rows and 32 columns where points are subtracted, 128 rows and 64 columns where
+# they are multiplied; of float64 half as many rows.
 WHOLE = [
     Trial(Shape(n=1, m=1, d=1)),
     Trial(Shape(batch=2, n=65, m=63, d=3, eps=1e-2)),
