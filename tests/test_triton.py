@@ -40,8 +40,8 @@ from sinkdiv.costs import power
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from sinkdiv.kernels.triton import operands
-from sinkdiv.kernels.triton import pairs as launches
+from sinkdiv.kernels.triton import launching, operands
+from sinkdiv.kernels.triton import pairs as operations
 from sinkdiv.kernels.triton.pairs import MatrixPairs, Pairs
 from sinkdiv.kernels.triton.tiles import Form
 
@@ -98,14 +98,14 @@ ARITHMETIC = {
 @pytest.fixture
 def one_part(monkeypatch):
     """Each program goes through all columns."""
-    monkeypatch.setattr(launches, "PROGRAMS", 0)
+    monkeypatch.setattr(launching, "PROGRAMS", 0)
 
 
 @pytest.fixture
 def many_parts(monkeypatch):
     """Each program goes through one tile of columns, as where there are few rows."""
-    monkeypatch.setattr(launches, "PROGRAMS", 10**6)
-    monkeypatch.setattr(launches, "PART_TILES", 1)
+    monkeypatch.setattr(launching, "PROGRAMS", 10**6)
+    monkeypatch.setattr(launching, "PART_TILES", 1)
 
 
 @pytest.fixture(params=["one_part", "many_parts"])
@@ -133,11 +133,11 @@ class Trial:
         return case, Pairs(case.x, case.y, power(self.p), precision=self.precision)
 
 
-# Sizes are around those of tiles: 64 rows and 32 columns where points are subtracted, 128 rows and 64 columns where
-# they are multiplied; of float64 half as many rows.
+# Sizes are around those of tiles: 32 rows and 128 columns where few coordinates are subtracted, 128 rows and 64 columns
+# where many are multiplied, 32 or 64 of each elsewhere.
 WHOLE = [
     Trial(Shape(n=1, m=1, d=1)),
-    Trial(Shape(batch=2, n=65, m=63, d=3, eps=1e-2)),
+    Trial(Shape(batch=2, n=65, m=127, d=3, eps=1e-2)),
     Trial(Shape(n=64, m=64, d=5, eps=1e3, coincident=True)),
     Trial(Shape(n=33, m=65, d=2, eps=1e-4, empty="some"), dtype=F64),
     Trial(Shape(n=31, m=32, d=9, eps=1e-3, coincident=True), dtype=F64),
@@ -154,12 +154,12 @@ WHOLE = [
 ]
 
 IN_PARTS = [
-    Trial(Shape(n=7, m=129, d=8, eps=1e-3, scale=1e3, empty="all but the last tile", tile=64)),
-    Trial(Shape(batch=2, n=3, m=65, d=1, eps=1e-4, empty="all but one")),
+    Trial(Shape(n=7, m=129, d=8, eps=1e-3, scale=1e3, empty="all but the last tile", tile=128)),
+    Trial(Shape(batch=2, n=3, m=129, d=1, eps=1e-4, empty="all but one")),
     Trial(Shape(batch=2, n=13, m=65, d=3, eps=0.1, empty="some"), dtype=F64),
     Trial(Shape(n=3, m=65, d=33, eps=1.0), p=1, dtype=F64, derivatives=False),
-    Trial(Shape(batch=2, n=13, m=65, d=3, eps=1e-4), p=1),
-    Trial(Shape(n=3, m=65, d=1, eps=0.1, scale=1e3), p=0.5),
+    Trial(Shape(batch=2, n=13, m=129, d=3, eps=1e-4), p=1),
+    Trial(Shape(n=3, m=129, d=1, eps=0.1, scale=1e3), p=0.5),
     Trial(Shape(n=1, m=65, d=16, eps=1e-4)),
     Trial(Shape(batch=2, n=20, m=65, d=33, eps=0.1, empty="some")),
     Trial(Shape(n=5, m=65, d=150, eps=1e-2), precision="tf32", derivatives=False),
@@ -174,6 +174,14 @@ def turned(case):
         forbidden=forbidden,
     )  # fmt: skip
     return with_unit_masses(other)
+
+
+def form_of(trial):
+    """How the costs of points come about."""
+    if trial.shape.d <= 8:
+        return Form.DIFFERENCES
+    products = trial.p == 2 and trial.dtype == F32
+    return (Form.HALVES if trial.precision == "high" else Form.ROUNDED) if products else Form.LOOP
 
 
 def check_points(trial):
@@ -193,6 +201,8 @@ def test_reductions_over_points(one_part, trial):
 
 @pytest.mark.parametrize("trial", IN_PARTS, ids=str)
 def test_reductions_over_points_in_parts_of_the_columns(many_parts, trial):
+    form, wide = form_of(trial), trial.dtype == F64
+    assert all(tile.columns < trial.shape.m for tile in operands.SUM_TILES[form, wide]), "several parts"
     check_points(trial)
 
 
@@ -261,7 +271,7 @@ SELF = [
 @pytest.mark.parametrize("trial", SELF, ids=str)
 def test_softmins_between_points_and_themselves(parts, monkeypatch, trial):
     """Near the potentials of a symmetric problem half the exponentials are enough; other guesses do no harm."""
-    monkeypatch.setattr(launches, "SYMMETRIC_POINTS", 1)
+    monkeypatch.setattr(operations, "SYMMETRIC_POINTS", 1)
     case = make(trial.shape, trial.dtype, trial.p, ARITHMETIC[trial.precision], device=DEVICE)
     C = case.arithmetic.costs(case.x, case.x, trial.p)
     log_a = case.a.log().clamp(min=-20.0)
@@ -316,7 +326,7 @@ def test_reductions_over_a_matrix(parts, dtype, layout, shape):
     assert torch.equal(pairs.costs().double(), case.C)
 
 
-@pytest.mark.parametrize("shape", [Shape(n=33, m=70, eps=0.1, empty="some"), Shape(batch=2, n=9, m=65, eps=1e-3)])
+@pytest.mark.parametrize("shape", [Shape(n=33, m=129, eps=0.1, empty="some"), Shape(batch=2, n=9, m=65, eps=1e-3)])
 def test_forbidden_pairs_have_no_mass(parts, dtype, shape):
     """Costs of +∞, for single pairs, whole rows and whole columns; a row without any pair has the softmin 0."""
     case = make(shape, dtype, 2, ARITHMETIC["high"], device=DEVICE, matrix=True)
@@ -376,7 +386,7 @@ def test_ctransforms_of_a_matrix(parts, dtype):
 
 
 @pytest.mark.parametrize("trial", [
-    Trial(Shape(batch=2, n=65, m=66, d=3, eps=1e-2)),
+    Trial(Shape(batch=2, n=65, m=130, d=3, eps=1e-2)),
     Trial(Shape(batch=2, n=33, m=66, d=2, eps=0.1), p=1, dtype=F64, derivatives=False),
     Trial(Shape(batch=2, n=129, m=66, d=16, eps=0.1), derivatives=False),
 ], ids=str)  # fmt: skip
@@ -486,7 +496,7 @@ def deterministic():
 @pytest.mark.parametrize("form", ["points", "matrix"])
 def test_sums_without_atomic_additions(deterministic, form, monkeypatch):
     """Where they are forbidden, sums over the rows are those of the swapped pairs."""
-    monkeypatch.setattr(launches, "SYMMETRIC_POINTS", 1)
+    monkeypatch.setattr(operations, "SYMMETRIC_POINTS", 1)
     shape = Shape(batch=2, n=70, m=40, d=3, eps=0.05)
     case = make(shape, F32, 2, ARITHMETIC["high"], device=DEVICE, matrix=form == "matrix")
     pairs = MatrixPairs(case.C.float()) if form == "matrix" else Pairs(case.x, case.y, power(2))
@@ -505,7 +515,7 @@ def test_the_largest_tile_that_fits_is_taken(monkeypatch):
     from triton.runtime.errors import OutOfResources
 
     case, pairs = Trial(Shape(n=40, m=70, d=16)).make()
-    kernel, tried = launches.softmin_kernel, []
+    kernel, tried = operations.softmin_kernel, []
 
     class Cramped:
         def __getitem__(self, grid):
@@ -518,7 +528,7 @@ def test_the_largest_tile_that_fits_is_taken(monkeypatch):
             return launch
 
     cramped = Cramped()
-    monkeypatch.setattr(launches, "softmin_kernel", cramped)
+    monkeypatch.setattr(operations, "softmin_kernel", cramped)
     room, choices = 64, operands.SOFTMIN_TILES[Form.HALVES, False]
     check_softmin(pairs, case, F32)
     assert tried == [tile.rows for tile in choices[: len(tried)]]

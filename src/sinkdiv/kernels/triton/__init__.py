@@ -19,7 +19,8 @@ from torch import Tensor
 from sinkdiv.costs import Cost
 
 if TYPE_CHECKING:
-    from sinkdiv.kernels.triton.pairs import Counts, MatrixPairs, Pairs
+    from sinkdiv.kernels.triton.launching import Counts
+    from sinkdiv.kernels.triton.pairs import MatrixPairs, Pairs
 
 available = find_spec("triton") is not None
 

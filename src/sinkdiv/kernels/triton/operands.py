@@ -41,7 +41,7 @@ class Tile:
     registers: int | None = None
     """At most so many, so that a multiprocessor holds more programs; the compiler decides if omitted."""
 
-    @property
+    @cached_property
     def options(self) -> dict[str, int | bool]:
         """How a kernel with such tiles is compiled and launched."""
         options: dict[str, int | bool] = {
@@ -53,10 +53,13 @@ class Tile:
         return options
 
 
+#: Tiles, by form and by whether numbers are float64; the best first.
+Table = dict[tuple[Form, bool], tuple[Tile, ...]]
+
 #: For sums over the columns, by form and by whether numbers are float64. The first tile whose shared memory the device
 #: has is taken. Registers, instructions: docs/decisions/0013.
-SUM_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
-    (Form.DIFFERENCES, False): (Tile(64, 32, 4, 2),),
+SUM_TILES: Table = {
+    (Form.DIFFERENCES, False): (Tile(32, 128, 4, 2),),
     (Form.LOOP, False): (Tile(64, 64, 4, 2),),
     (Form.MATRIX, False): (Tile(32, 128, 4, 3),),
     (Form.HALVES, False): (Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
@@ -69,13 +72,13 @@ SUM_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
 #: Softmins in up to `FEW` dimensions where tensor cores work asynchronously: two programs fit a multiprocessor, and one
 #: multiplies while the other takes exponentials.
 FEW = 64
-SOFTMIN_TILES = {
+SOFTMIN_TILES: Table = {
     (Form.HALVES, False): (Tile(128, 64, 8, 3, registers=128), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
     (Form.ROUNDED, False): (Tile(128, 64, 8, 3, registers=128), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
 }
 
 #: For sums that use the symmetry of a problem: square ones.
-SYMMETRIC_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
+SYMMETRIC_TILES: Table = {
     (Form.DIFFERENCES, False): (Tile(64, 64, 4, 2),),
     (Form.LOOP, False): (Tile(64, 64, 4, 2),),
     (Form.HALVES, False): (Tile(64, 64, 4, 3), Tile(64, 64, 4, 2), Tile(32, 32, 4, 1)),
@@ -85,7 +88,7 @@ SYMMETRIC_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
 }
 
 #: For products, which hold a second tile, and a result of many columns.
-PRODUCT_TILES: dict[tuple[Form, bool], tuple[Tile, ...]] = {
+PRODUCT_TILES: Table = {
     (Form.DIFFERENCES, False): (Tile(64, 32, 4, 2),),
     (Form.LOOP, False): (Tile(64, 32, 4, 2), Tile(32, 32, 4, 2)),
     (Form.MATRIX, False): (Tile(32, 64, 4, 2), Tile(32, 32, 4, 2)),
@@ -188,11 +191,10 @@ class Operands:
         return self.pointers[0].dtype == torch.float64
 
     @property
-    def softmin_tiles(self) -> tuple[Tile, ...]:
-        """Tiles for a softmin, the best first."""
-        key = self.form, self.wide
-        shared = key in SOFTMIN_TILES and self.dimension <= FEW and multiplies_asynchronously(self.scales.device)
-        return SOFTMIN_TILES[key] if shared else SUM_TILES[key]
+    def softmin_tiles(self) -> Table:
+        """Tiles for a softmin."""
+        shared = self.dimension <= FEW and multiplies_asynchronously(self.scales.device)
+        return SUM_TILES | SOFTMIN_TILES if shared else SUM_TILES
 
     def padded(self, h: Tensor) -> Tensor:
         """A vector (B, m) that kernels add to products of points, as long as these."""
@@ -205,7 +207,7 @@ class Operands:
         """(n, m, d)."""
         return self.shape[1], self.shape[2], self.dimension
 
-    @property
+    @cached_property
     def streamed_constants(self) -> dict[str, object]:
         """The same where a program has no room to keep coordinates of its rows."""
         constants = self.constants
@@ -216,7 +218,7 @@ class Operands:
         """Whether costs come from products of points."""
         return self.form >= Form.HALVES
 
-    @property
+    @cached_property
     def constants(self) -> dict[str, object]:
         """What kernels are specialised for."""
         kept = not self.multiplied or self.dimension <= KEPT_DIMENSION

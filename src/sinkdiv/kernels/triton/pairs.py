@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
-from triton.runtime.errors import OutOfResources
 
 from sinkdiv.costs import LOW_DIMENSION, Cost
 from sinkdiv.kernels import reference
 from sinkdiv.kernels.triton.dense import costs_kernel
+from sinkdiv.kernels.triton.launching import MOST_PARTS, Counts, Launches, on_device
 from sinkdiv.kernels.triton.operands import (
     PRODUCT_TILES,
     SUM_TILES,
     SYMMETRIC_TILES,
     Operands,
     Points,
-    Tile,
     of_matrix,
     of_points,
     planar,
@@ -32,16 +27,6 @@ from sinkdiv.kernels.triton.products import Weight, products_kernel
 from sinkdiv.kernels.triton.softmin import Start, ctransform_kernel, joined_kernel, softmin_kernel
 from sinkdiv.kernels.triton.sums import Term, sums_kernel
 from sinkdiv.kernels.triton.symmetric import symmetric_sums_kernel
-from sinkdiv.kernels.triton.tiles import Form
-
-#: Programs that are wanted for each multiprocessor: rows that make fewer are joined by parts of the columns.
-PROGRAMS = 4
-
-#: Tiles of columns that a part has at least.
-PART_TILES = 4
-
-#: Parts at most: their results are joined one after the other.
-MOST_PARTS = 64
 
 #: Points between which symmetry is worth another launch.
 SYMMETRIC_POINTS = 4096
@@ -54,18 +39,6 @@ JOINED = 256
 
 #: How matrix products of plans with float32 values are computed, by precision.
 DOT_PRECISION = {"high": "tf32x3", "tf32": "tf32"}
-
-Counts = tuple[Tensor, Tensor]
-
-
-@cache
-def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-
-
-def on_device(tensor: Tensor) -> AbstractContextManager[object]:
-    """Where kernels for this tensor are launched: its device, whichever is the current one."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -88,11 +61,10 @@ class _Motion:
 class _Reductions(ABC):
     """What points and matrices share. Shapes as in the reference; ``eps`` is (B, 1)."""
 
-    _operands: Operands
     _precision: str
 
-    def __init__(self, counts: Counts | None) -> None:
-        self._given_counts = counts
+    def __init__(self, operands: Operands, counts: Counts | None = None) -> None:
+        self._operands, self._launches = operands, Launches(operands, counts)
 
     @abstractmethod
     def swapped(self) -> _Reductions:
@@ -109,8 +81,8 @@ class _Reductions(ABC):
     def ctransform(self, g: Tensor) -> Tensor:
         """min_j (C_ij − g_j), (B, n)."""
         batch, n, _ = self._operands.shape
-        (minima,) = self._launch(
-            ctransform_kernel, (g,), lambda parts: (self._new(parts, batch, n),), self._tiles(SUM_TILES)
+        (minima,) = self._launches.run(
+            ctransform_kernel, (g,), lambda parts: (self._launches.new(parts, batch, n),), SUM_TILES
         )
         return minima.amin(0)
 
@@ -144,14 +116,15 @@ class _Reductions(ABC):
         batch, n, _ = self._operands.shape
 
         def outputs(parts: int) -> tuple[Tensor, ...]:
-            return self._new(parts, batch, n), self._new(parts if parts > 1 else 0, batch, n) if sums is None else sums
+            new = self._launches.new
+            return new(parts, batch, n), new(parts if parts > 1 else 0, batch, n) if sums is None else sums
 
         # Known sums belong to all columns.
         most_parts = MOST_PARTS if sums is None else 1
         inputs = (self._operands.padded(h), _or(near, h), eps)
         tiles = self._operands.softmin_tiles
-        bases, parts_sums = self._launch(
-            softmin_kernel, inputs, outputs, tiles, most_parts=most_parts, START=int(start)
+        bases, parts_sums = self._launches.run(
+            softmin_kernel, inputs, outputs, tiles, most_parts=most_parts, START=int(start), WHOLE=True
         )
         if bases.shape[0] == 1:
             return bases[0]
@@ -162,7 +135,7 @@ class _Reductions(ABC):
     def _joined(self, bases: Tensor, sums: Tensor, eps: Tensor) -> Tensor:
         """The softmins from those over parts of the columns."""
         parts, batch, n = bases.shape
-        softmins = self._new(batch, n)
+        softmins = self._launches.new(batch, n)
         with on_device(bases):
             joined_kernel[(math.ceil(batch * n / JOINED),)](
                 bases, sums, eps.contiguous(), softmins, batch * n, n, parts, BLOCK=JOINED, enable_fp_fusion=True
@@ -186,21 +159,15 @@ class _Reductions(ABC):
         batch, n, _ = self._operands.shape
 
         def outputs(parts: int) -> tuple[Tensor, ...]:
-            rows = self._new(parts, batch, n)
+            rows = self._launches.new(parts, batch, n)
             return rows, _or(columns, rows)
 
         inputs = (u, self._operands.padded(h), _or(s, u), _or(t, h), _or(weights, h), *_read(motion, u), eps)
         width = 0 if motion is None else motion.width
-        rows, _ = self._launch(
-            sums_kernel,
-            inputs,
-            outputs,
-            self._tiles(SUM_TILES),
-            (width,),
-            keeps=motion is None,
-            TERM=int(term),
+        rows, _ = self._launches.run(
+            sums_kernel, inputs, outputs, SUM_TILES, (width,), keeps=motion is None, TERM=int(term),
             BOTH=columns is not None,
-        )
+        )  # fmt: skip
         return _added(rows)
 
     def _product(
@@ -220,75 +187,17 @@ class _Reductions(ABC):
         group = 8 if by_differences else min(most, max(16, 2 ** math.ceil(math.log2(columns))))
 
         def outputs(parts: int) -> tuple[Tensor, ...]:
-            return (self._new(parts, batch, n, columns),)
+            return (self._launches.new(parts, batch, n, columns),)
 
         inputs = (u, self._operands.padded(h), _or(s, u), _or(t, h), _or(p, u), q, *_read(motion, u), eps)
         width = 0 if motion is None else motion.width
-        (results,) = self._launch(
-            products_kernel, inputs, outputs, self._tiles(PRODUCT_TILES), (width, columns),
+        (results,) = self._launches.run(
+            products_kernel, inputs, outputs, PRODUCT_TILES, (width, columns),
             groups=math.ceil(columns / group), keeps=motion is None, WEIGHT=int(weight),
             BY_DIFFERENCES=by_differences, MINUS=p is not None, PRECISION=DOT_PRECISION[self._precision],
             COLUMNS=group,
         )  # fmt: skip
         return _added(results)
-
-    def _launch(
-        self, kernel: Any, inputs: tuple[Tensor, ...], outputs: Callable[[int], tuple[Tensor, ...]],
-        tiles: Sequence[Tile], integers: tuple[int, ...] = (), *, groups: int = 1,
-        most_parts: int = MOST_PARTS, folded: bool = False, keeps: bool = True, **constants: object,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Launch with the first tile that the device has room for.
-
-        ``outputs`` makes room for so many parts; a ``folded`` launch has one program for two blocks of rows. Where it
-        ``keeps``, a program has its rows' coordinates at hand.
-        """
-        operands = self._operands
-        batch, n, _ = operands.shape
-        inputs = tuple(tensor.contiguous() for tensor in inputs)
-        shared = operands.constants if keeps else operands.streamed_constants
-        for tile in tiles:
-            blocks = math.ceil(n / tile.rows)
-            programs = batch * (math.ceil(blocks / 2) if folded else blocks)
-            parts = self._parts(tile, programs, most_parts)
-            made = outputs(parts)
-            if kernel is softmin_kernel:
-                constants["WHOLE"] = parts == 1
-            try:
-                with on_device(operands.scales):
-                    kernel[(programs, parts, groups)](
-                        *operands.pointers, *inputs, *self._counts, operands.scales, *made, *operands.sizes, *integers,
-                        blocks, *operands.strides, **shared, **constants, **tile.options,
-                    )  # fmt: skip
-            except OutOfResources:
-                if tile is tiles[-1]:
-                    raise
-            else:
-                break
-        return made
-
-    def _tiles(self, table: Mapping[tuple[Form, bool], tuple[Tile, ...]]) -> tuple[Tile, ...]:
-        return table[self._operands.form, self._operands.wide]
-
-    @cached_property
-    def _counts(self) -> Counts:
-        """How many rows and columns of each problem are real, (B,) each."""
-        if self._given_counts is not None:
-            rows, columns = self._given_counts
-            return rows.to(torch.int32), columns.to(torch.int32)
-        batch, n, m = self._operands.shape
-        full = self._operands.scales.new_full
-        return full((batch,), n, dtype=torch.int32), full((batch,), m, dtype=torch.int32)
-
-    def _parts(self, tile: Tile, programs: int, most: int) -> int:
-        """Parts that the columns are cut into, so that all multiprocessors have work."""
-        wanted = math.ceil(PROGRAMS * _multiprocessors(self._operands.scales.device) / programs)
-        return max(1, min(wanted, math.ceil(self._operands.shape[2] / tile.columns) // PART_TILES, most))
-
-    def _new(self, *shape: int) -> Tensor:
-        """Zeros where rows are padding, which no kernel writes."""
-        make = torch.empty if self._given_counts is None else torch.zeros
-        dtype = torch.float64 if self._operands.wide else torch.float32
-        return make(shape, dtype=dtype, device=self._operands.scales.device)
 
 
 class Pairs(_Reductions):
@@ -301,14 +210,13 @@ class Pairs(_Reductions):
         self._take(left, left if y is x else Points(y, precision), cost, precision, counts)
 
     def _take(self, x: Points, y: Points, cost: Cost, precision: str, counts: Counts | None) -> None:
-        super().__init__(counts)
+        super().__init__(of_points(x, y, cost, precision), counts)
         self._x, self._y, self._cost, self._precision = x, y, cost, precision
-        self._operands = of_points(x, y, cost, precision)
 
     def swapped(self) -> Pairs:
         """The pairs of y and x, from the same operands."""
         other = object.__new__(Pairs)
-        counts = self._given_counts
+        counts = self._launches.given_counts
         other._take(self._y, self._x, self._cost, self._precision, None if counts is None else (counts[1], counts[0]))
         return other
 
@@ -318,8 +226,12 @@ class Pairs(_Reductions):
         if self._x is not self._y or n < SYMMETRIC_POINTS or torch.are_deterministic_algorithms_enabled():
             return super().softmin_near(h, near, eps)
         sums = torch.zeros_like(near, memory_format=torch.contiguous_format)
-        self._launch(
-            symmetric_sums_kernel, (h, near, eps), lambda _: (sums,), self._tiles(SYMMETRIC_TILES), folded=True
+        self._launches.run(
+            symmetric_sums_kernel,
+            (h, near, eps),
+            lambda _: (sums,),
+            SYMMETRIC_TILES,
+            folded=True,
         )
         return self._softmin(h, eps, Start.SUMMED, near, sums)
 
@@ -359,7 +271,7 @@ class Pairs(_Reductions):
     def costs(self) -> Tensor:
         """C, (B, n, m)."""
         shape = self._operands.shape
-        (matrix,) = self._launch(costs_kernel, (), lambda _: (self._new(*shape),), self._tiles(SUM_TILES))
+        (matrix,) = self._launches.run(costs_kernel, (), lambda _: (self._launches.new(*shape),), SUM_TILES)
         return matrix
 
     @property
@@ -386,8 +298,8 @@ class MatrixPairs(_Reductions):
     _precision = "high"
 
     def __init__(self, C: Tensor) -> None:
-        super().__init__(None)
-        self._C, self._operands = C, of_matrix(C)
+        super().__init__(of_matrix(C))
+        self._C = C
 
     def swapped(self) -> MatrixPairs:
         """The pairs of Cᵀ, of which no copy is made."""
