@@ -133,11 +133,11 @@ class Trial:
         return case, Pairs(case.x, case.y, power(self.p), precision=self.precision)
 
 
-# Sizes are around those of tiles: 64 rows and 64 columns of sums of differences, 32 columns of products of plans, 128
-# rows where costs come from products; of float64 half as many rows.
+# Sizes are around those of tiles: 32 rows and 128 columns where few coordinates are subtracted, 128 rows and 64 columns
+# where many are multiplied, 32 or 64 of each elsewhere.
 WHOLE = [
     Trial(Shape(n=1, m=1, d=1)),
-    Trial(Shape(batch=2, n=65, m=63, d=3, eps=1e-2)),
+    Trial(Shape(batch=2, n=65, m=127, d=3, eps=1e-2)),
     Trial(Shape(n=64, m=64, d=5, eps=1e3, coincident=True)),
     Trial(Shape(n=33, m=65, d=2, eps=1e-4, empty="some"), dtype=F64),
     Trial(Shape(n=31, m=32, d=9, eps=1e-3, coincident=True), dtype=F64),
@@ -154,12 +154,12 @@ WHOLE = [
 ]
 
 IN_PARTS = [
-    Trial(Shape(n=7, m=129, d=8, eps=1e-3, scale=1e3, empty="all but the last tile", tile=64)),
-    Trial(Shape(batch=2, n=3, m=65, d=1, eps=1e-4, empty="all but one")),
+    Trial(Shape(n=7, m=129, d=8, eps=1e-3, scale=1e3, empty="all but the last tile", tile=128)),
+    Trial(Shape(batch=2, n=3, m=129, d=1, eps=1e-4, empty="all but one")),
     Trial(Shape(batch=2, n=13, m=65, d=3, eps=0.1, empty="some"), dtype=F64),
     Trial(Shape(n=3, m=65, d=33, eps=1.0), p=1, dtype=F64, derivatives=False),
-    Trial(Shape(batch=2, n=13, m=65, d=3, eps=1e-4), p=1),
-    Trial(Shape(n=3, m=65, d=1, eps=0.1, scale=1e3), p=0.5),
+    Trial(Shape(batch=2, n=13, m=129, d=3, eps=1e-4), p=1),
+    Trial(Shape(n=3, m=129, d=1, eps=0.1, scale=1e3), p=0.5),
     Trial(Shape(n=1, m=65, d=16, eps=1e-4)),
     Trial(Shape(batch=2, n=20, m=65, d=33, eps=0.1, empty="some")),
     Trial(Shape(n=5, m=65, d=150, eps=1e-2), precision="tf32", derivatives=False),
@@ -174,6 +174,14 @@ def turned(case):
         forbidden=forbidden,
     )  # fmt: skip
     return with_unit_masses(other)
+
+
+def form_of(trial):
+    """How the costs of points come about."""
+    if trial.shape.d <= 8:
+        return Form.DIFFERENCES
+    products = trial.p == 2 and trial.dtype == F32
+    return (Form.HALVES if trial.precision == "high" else Form.ROUNDED) if products else Form.LOOP
 
 
 def check_points(trial):
@@ -193,6 +201,8 @@ def test_reductions_over_points(one_part, trial):
 
 @pytest.mark.parametrize("trial", IN_PARTS, ids=str)
 def test_reductions_over_points_in_parts_of_the_columns(many_parts, trial):
+    form, wide = form_of(trial), trial.dtype == F64
+    assert all(tile.columns < trial.shape.m for tile in operands.SUM_TILES[form, wide]), "several parts"
     check_points(trial)
 
 
@@ -316,7 +326,7 @@ def test_reductions_over_a_matrix(parts, dtype, layout, shape):
     assert torch.equal(pairs.costs().double(), case.C)
 
 
-@pytest.mark.parametrize("shape", [Shape(n=33, m=70, eps=0.1, empty="some"), Shape(batch=2, n=9, m=65, eps=1e-3)])
+@pytest.mark.parametrize("shape", [Shape(n=33, m=129, eps=0.1, empty="some"), Shape(batch=2, n=9, m=65, eps=1e-3)])
 def test_forbidden_pairs_have_no_mass(parts, dtype, shape):
     """Costs of +∞, for single pairs, whole rows and whole columns; a row without any pair has the softmin 0."""
     case = make(shape, dtype, 2, ARITHMETIC["high"], device=DEVICE, matrix=True)
@@ -376,7 +386,7 @@ def test_ctransforms_of_a_matrix(parts, dtype):
 
 
 @pytest.mark.parametrize("trial", [
-    Trial(Shape(batch=2, n=65, m=66, d=3, eps=1e-2)),
+    Trial(Shape(batch=2, n=65, m=130, d=3, eps=1e-2)),
     Trial(Shape(batch=2, n=33, m=66, d=2, eps=0.1), p=1, dtype=F64, derivatives=False),
     Trial(Shape(batch=2, n=129, m=66, d=16, eps=0.1), derivatives=False),
 ], ids=str)  # fmt: skip
