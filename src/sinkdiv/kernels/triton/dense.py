@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sinkdiv.kernels.triton.tiles import costs, operands_of, own_points, program_columns, program_rows, sizes_of
+from sinkdiv.kernels.triton.tiles import begun, costs
 
 
 @triton.jit(do_not_specialize=["n", "m", "d", "blocks"])
@@ -16,12 +16,11 @@ def costs_kernel(
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """The costs (B, n, m) of a block of rows and one part of the columns."""
-    b, rows = program_rows(row_counts, blocks, BM)
-    first, last = program_columns(col_counts, b, BN)
-    sizes, strides = sizes_of(n, m, d, FORM, D, RESIDENT), (row_stride, col_stride)
-    operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
-    scale = tl.load(scales + b)
-    own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
+    b, rows, first, last, sizes, operands, scale, own = begun(
+        x, x_low, x_norm, y, y_low, y_norm, row_counts, col_counts, scales, n, m, d, blocks, batch_stride,
+        FORM, D, RESIDENT, BM, BN,
+    )  # fmt: skip
+    strides = row_stride, col_stride
     lanes = tl.arange(0, BN)
     corner = matrix + (b * sizes[0] + rows[0]) * sizes[1]
     for start in range(first, last, BN):

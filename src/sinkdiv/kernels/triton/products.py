@@ -17,18 +17,14 @@ from sinkdiv.kernels.triton.tiles import (
     LN2,
     LOG2E,
     base_two,
+    begun,
     costs_of_squares,
     ends,
     entries,
     exponents,
     motion_of,
     movements,
-    operands_of,
-    own_points,
-    program_columns,
-    program_rows,
     scores_of,
-    sizes_of,
     slopes,
     squares,
     stretches,
@@ -63,12 +59,11 @@ def products_kernel(
     With p and q laid out as (B, k, n) and (B, k, m) differences are summed BY_DIFFERENCES. Else q is (B, m, k), and if
     MINUS the product with it is taken from p (B, n, k) times the sum of the weights.
     """
-    b, rows = program_rows(row_counts, blocks, BM)
-    first, last = program_columns(col_counts, b, BN)
-    sizes, strides = sizes_of(n, m, d, FORM, D, RESIDENT), (row_stride, col_stride)
-    operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
-    scale = tl.load(scales + b)
-    own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
+    b, rows, first, last, sizes, operands, scale, own = begun(
+        x, x_low, x_norm, y, y_low, y_norm, row_counts, col_counts, scales, n, m, d, blocks, batch_stride,
+        FORM, D, RESIDENT, BM, BN,
+    )  # fmt: skip
+    strides = row_stride, col_stride
     lanes, k = tl.arange(0, BN), columns.to(tl.int64)
     h, t, p, q = h + b * ends(m, FORM), t + b * m, p + b * n * k, q + b * m * k
     motion = motion_of(m0, m1, m2, m3, m4, m5, b, sizes, width, FORM)

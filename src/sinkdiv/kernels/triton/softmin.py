@@ -16,16 +16,12 @@ from sinkdiv.kernels.triton.tiles import (
     INF,
     LN2,
     base_two,
+    begun,
     costs,
     ends,
     entries,
     exponents,
-    operands_of,
-    own_points,
-    program_columns,
-    program_rows,
     scores_of,
-    sizes_of,
 )
 
 
@@ -59,12 +55,11 @@ def softmin_kernel(
     sums are right is seen when all parts are known. Then ``sums`` (B, n) hold them. Rows beyond a problem's count are
     left alone.
     """
-    b, rows = program_rows(row_counts, blocks, BM)
-    first, last = program_columns(col_counts, b, BN)
-    sizes, strides = sizes_of(n, m, d, FORM, D, RESIDENT), (row_stride, col_stride)
-    operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
-    scale = tl.load(scales + b)
-    own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
+    b, rows, first, last, sizes, operands, scale, own = begun(
+        x, x_low, x_norm, y, y_low, y_norm, row_counts, col_counts, scales, n, m, d, blocks, batch_stride,
+        FORM, D, RESIDENT, BM, BN,
+    )  # fmt: skip
+    strides = row_stride, col_stride
     lanes = tl.arange(0, BN)
     h, near, bases, sums = h + b * ends(m, FORM), near + b * n, bases + b * n, sums + b * n
     eps_b = tl.load(eps + b)
@@ -146,12 +141,11 @@ def ctransform_kernel(
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """min_j (C_ij − g_j) of a block of rows over one part of the columns; ``minima`` are (parts, B, n)."""
-    b, rows = program_rows(row_counts, blocks, BM)
-    first, last = program_columns(col_counts, b, BN)
-    sizes, strides = sizes_of(n, m, d, FORM, D, RESIDENT), (row_stride, col_stride)
-    operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
-    scale = tl.load(scales + b)
-    own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
+    b, rows, first, last, sizes, operands, scale, own = begun(
+        x, x_low, x_norm, y, y_low, y_norm, row_counts, col_counts, scales, n, m, d, blocks, batch_stride,
+        FORM, D, RESIDENT, BM, BN,
+    )  # fmt: skip
+    strides = row_stride, col_stride
     lanes = tl.arange(0, BN)
     g += b * m
     least = tl.full((BM, BN), INF, g.dtype.element_ty)

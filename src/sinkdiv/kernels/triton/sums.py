@@ -16,6 +16,7 @@ from sinkdiv.kernels.triton.tiles import (
     LN2,
     LOG2E,
     base_two,
+    begun,
     costs,
     costs_of_squares,
     ends,
@@ -23,12 +24,7 @@ from sinkdiv.kernels.triton.tiles import (
     exponents,
     motion_of,
     movements,
-    operands_of,
-    own_points,
-    program_columns,
-    program_rows,
     scores_of,
-    sizes_of,
     slopes,
     squares,
 )
@@ -64,12 +60,11 @@ def sums_kernel(
     ``row_sums`` are (parts, B, n); if BOTH, the terms are also added to ``col_sums`` (B, m). ``m0`` to ``m5`` and
     ``motion_scales`` (B, 2) are the motion of TANGENT (`tiles.motion_of`).
     """
-    b, rows = program_rows(row_counts, blocks, BM)
-    first, last = program_columns(col_counts, b, BN)
-    sizes, strides = sizes_of(n, m, d, FORM, D, RESIDENT), (row_stride, col_stride)
-    operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
-    scale = tl.load(scales + b)
-    own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
+    b, rows, first, last, sizes, operands, scale, own = begun(
+        x, x_low, x_norm, y, y_low, y_norm, row_counts, col_counts, scales, n, m, d, blocks, batch_stride,
+        FORM, D, RESIDENT, BM, BN,
+    )  # fmt: skip
+    strides = row_stride, col_stride
     lanes = tl.arange(0, BN)
     h, t, weights = h + b * ends(m, FORM), t + b * m, weights + b * m
     motion = motion_of(m0, m1, m2, m3, m4, m5, b, sizes, width, FORM)

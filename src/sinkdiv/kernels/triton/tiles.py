@@ -160,6 +160,23 @@ def own_points(operands, sizes, rows, FORM: tl.constexpr, D: tl.constexpr, RESID
 
 
 @triton.jit
+def begun(
+    x, x_low, x_norm, y, y_low, y_norm, row_counts, col_counts, scales, n, m, d, blocks, batch_stride,
+    FORM: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """What a program knows before it looks at its first column.
+
+    Its problem, rows, columns from the first to before the last, sizes, operands, their scale, and what it keeps.
+    """
+    b, rows = program_rows(row_counts, blocks, BM)
+    first, last = program_columns(col_counts, b, BN)
+    sizes = sizes_of(n, m, d, FORM, D, RESIDENT)
+    operands = operands_of(x, x_low, x_norm, y, y_low, y_norm, b, sizes, batch_stride, FORM)
+    own = own_points(operands, sizes, rows, FORM, D, RESIDENT)
+    return b, rows, first, last, sizes, operands, tl.load(scales + b), own
+
+
+@triton.jit
 def row_vectors(points, rows, stride, start, D: tl.constexpr):
     """Coordinates start … start + D of points laid out as (n, stride): (rows, D)."""
     first, lanes, mask = rows
