@@ -4,12 +4,14 @@ import os
 
 # Before torch is imported: the workers already fill the machine, and so do the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
-# Where there is no GPU the kernels for it are interpreted; Triton decides that when a kernel is defined.
-if not os.path.exists("/dev/nvidiactl"):
-    os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
 import torch
+
+# Where there is no GPU the kernels for it are interpreted; Triton decides that when a kernel is defined.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from hypothesis import HealthCheck, settings
 
 from sinkdiv.geometry import cloud
