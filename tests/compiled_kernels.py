@@ -1,8 +1,8 @@
 """Compiles what the Triton kernels' launches would launch, for a GPU that need not be there, and prints its resources.
 
 `python compiled_kernels.py sm_90 representative` prints one JSON object a kernel: its name, what it is specialised for,
-bytes of shared memory, and on NVIDIA's GPUs registers, bytes of stack, to which registers spill, and vector loads. It
-needs a process in which TRITON_INTERPRET is not set.
+bytes of shared memory, and on NVIDIA's GPUs registers, bytes of stack, to which registers spill, the instructions of
+loops (docs/decisions/0013) and vector loads. It needs a process in which TRITON_INTERPRET is not set.
 """
 
 import json
@@ -21,7 +21,7 @@ from triton.compiler import ASTSource
 from sinkdiv.costs import power
 from sinkdiv.kernels.triton import operands, pairs, small
 
-TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 POINTERS = {
     torch.float32: "*fp32", torch.float64: "*fp64", torch.float16: "*fp16", torch.int32: "*i32", torch.int64: "*i64",
@@ -86,13 +86,34 @@ def specialisation(parameter, value):
 
 
 def resources(cubin):
-    """Registers and bytes of stack."""
+    """Registers, bytes of stack, and the loops that take exponentials."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        run = subprocess.run([TOOL, "-res-usage", file.name], capture_output=True, text=True, check=True)
-    found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", run.stdout))
-    return {"registers": int(found["REG"]), "stack": int(found["STACK"]) + int(found["LOCAL"])}
+        found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", output_of("cuobjdump", "-res-usage", file.name)))
+        code = output_of("nvdisasm", "-c", file.name)
+    stack = int(found["STACK"]) + int(found["LOCAL"])
+    return {"registers": int(found["REG"]), "stack": stack, "loops": list(loops(code))}
+
+
+def output_of(tool, *arguments):
+    return subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def loops(code):
+    """(instructions, exponentials) of a thread in each loop of machine code: from a label to the branch back to it."""
+    labels, instructions = {}, []
+    for line in code.splitlines():
+        if label := re.match(r"(\.L_x_\d+):", line):
+            labels[label[1]] = len(instructions)
+        elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P[0-9T]+ )?([A-Z0-9_.]+)(.*)", line):
+            instructions.append(found.groups())
+    for place, (operation, rest) in enumerate(instructions):
+        target = re.search(r"\.L_x_\d+", rest)
+        if operation.startswith("BRA") and target and labels.get(target[0], place) < place:
+            body = [name for name, _ in instructions[labels[target[0]] : place + 1]]
+            if exponentials := sum(name.startswith("MUFU.EX2") for name in body):
+                yield len(body), exponentials
 
 
 def of_points(d, operations, *, dtype=torch.float32, precision="high", p=2, n=300):

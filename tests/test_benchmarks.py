@@ -12,7 +12,7 @@ MODULES = (
     "speed", "sections", "report", "measuring", "passes", "peers", "workloads", "derivatives", "derivative_matrices",
     "derivative_methods", "derivative_references", "derivative_report", "derivative_sections",
     "training_step", "gpu", "gpu_book", "gpu_device", "gpu_kernels", "gpu_peers", "gpu_report", "gpu_solves",
-    "gpu_tiles",
+    "gpu_tiles", "rounding",
 )  # fmt: skip
 PEERS = ("geomloss", "pykeops", "ot", "ott", "jax", "flash_sinkhorn")
 
@@ -212,3 +212,16 @@ def test_floors_are_those_of_the_white_paper(gpu):
     assert Charge(1, 1).floor(10**10, rates) == pytest.approx(2.6e-3, rel=0.01)
     assert Charge(1, 1, tf32_products=2 * 512).floor(10**10, rates) == pytest.approx(20.7e-3, rel=0.01)
     assert Charge(1, 1, half_products=3 * 1024).floor(10**10, rates) == pytest.approx(1.5 * 20.7e-3, rel=0.01)
+
+
+def test_rounding_is_that_of_the_significant_bits(alone, tmp_path, monkeypatch):
+    """Two float16 numbers keep a coordinate about as well as float32, two bfloat16 ones 2⁶ and TF32 2¹¹ times worse."""
+    import rounding
+
+    monkeypatch.setattr(sys, "argv", ["rounding.py", "--out", str(tmp_path), "--points", "40"])
+    rounding.main()
+    rows = [line.split("|")[1:-1] for line in (tmp_path / "rounding.md").read_text().splitlines() if "e-" in line]
+    means = {row[0].strip(): float(row[1].split(",")[0]) for row in rows}
+    assert means["float16, split in two"] < 4 * means["float32, added in float32"] < 2e-7
+    assert 2**5 < means["bfloat16, split in two"] / means["float16, split in two"] < 2**8
+    assert 2**10 < means["TF32"] / means["float16, split in two"] < 2**14

@@ -139,7 +139,7 @@ def coordinates(points, count, places, D: tl.constexpr):
     """The D coordinates of some points of (D, count), each a vector."""
     vectors = ()
     for k in tl.static_range(D):
-        vectors = vectors + (entries(points + count * k, places, 0.0),)  # noqa: RUF005
+        vectors += (entries(points + count * k, places, 0.0),)
     return vectors
 
 
@@ -153,9 +153,9 @@ def own_points(operands, sizes, rows, FORM: tl.constexpr, D: tl.constexpr, RESID
     if FORM >= HALVES:
         own = (entries(x_norm, rows, 0.0),)
         if RESIDENT:
-            own = own + (row_vectors(x, rows, D, 0, D),)  # noqa: RUF005
+            own += (row_vectors(x, rows, D, 0, D),)
             if FORM == HALVES:
-                own = own + (row_vectors(x_low, rows, D, 0, D),)  # noqa: RUF005
+                own += (row_vectors(x_low, rows, D, 0, D),)
     return own
 
 
