@@ -60,8 +60,8 @@ def solve(
         callback: sees a `Check` at each convergence test and ends the solve by returning True. A CPU tests after each
             step, an accelerator, where a test makes the host wait, after several steps if it takes many.
         precision: how GPUs multiply float32 coordinates of more than 8 dimensions under |x−y|²: "high", about as
-            precisely as float32, or "tf32", up to three times as fast, which solves the problem of points that have
-            moved by a relative 2⁻¹². CPUs, other costs and float64 do not look at it.
+            precisely as float32, or "tf32", with two thirds of that arithmetic, which solves the problem of points that
+            have moved by a relative 2⁻¹². CPUs, other costs and float64 do not look at it.
 
     Returns:
         A `Transport`. If it did not converge, a `ConvergenceWarning` was issued and its status says why.
