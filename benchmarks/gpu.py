@@ -1,6 +1,6 @@
 """Fused kernels on a GPU: are they right, how fast are they, and how fast is what is built on them, beside others?
 
-    PYTHONPATH=src python -m pytest tests/test_triton*.py -n 0
+    PYTHONPATH=src python -m pytest tests/*/test_triton*.py -n 0
     PYTHONPATH=src python benchmarks/gpu.py --out benchmarks/results
 
 are the first two things to run on a machine with a GPU. They need the repository, PyTorch and Triton; nothing is built.

@@ -14,7 +14,7 @@ from sinkdiv.generative.seeds import Stream, generator
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 pytest.importorskip("mlxtend")
-FOLDER = Path(__file__).parent.parent / "experiments"
+FOLDER = Path(__file__).parents[2] / "experiments"
 MODULES = (
     "canvases", "dirichlet", "dirichlet_report", "latent_scores", "probabilistic_program", "program_report",
     "program_scores", "resumable", "training_runs",

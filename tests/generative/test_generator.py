@@ -25,7 +25,7 @@ from sinkdiv.generative.networks.perceptron import mlp
 from sinkdiv.generative.seeds import Stream, generator
 from sinkdiv.generative.watch import TrainingFailure, Watch, spread
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SHAPE = (1, 4, 4)
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import sinkdiv
+from allocations import Largest
 from problems import cloud, direction, tight, weights
 from sinkdiv.kernels import reference
-from test_memory import Largest
 
 VALUES = ["entropic", "sharp"]
 RHOS = {"balanced": None, "unbalanced": 0.5, "unbalanced pair": (0.3, 2.0)}

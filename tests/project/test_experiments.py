@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
-SCRIPT = Path(__file__).parent.parent / "experiments" / "analytic_differentiation.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "analytic_differentiation.py"
 BOTH = ("--only", "grid9", "moons", "--methods", "implicit", "unrolled")
 
 

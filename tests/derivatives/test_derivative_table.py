@@ -14,7 +14,7 @@ from torch import nn
 import sinkdiv
 from problems import assert_slope, centred, cloud, direction, tight, weights
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "derivatives.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "derivatives.md"
 FUNCTIONS = {"transport_cost": sinkdiv.transport_cost, "sinkhorn_divergence": sinkdiv.sinkhorn_divergence}
 VALUES = ["entropic", "sharp"]
 DERIVATIVES = ["envelope", "implicit", "unrolled"]

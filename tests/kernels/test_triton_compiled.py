@@ -10,7 +10,7 @@ import pytest
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -31,7 +31,7 @@ def compiled(architecture, which, cache):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, HERE / "compiled_kernels.py", architecture, which],
+        [sys.executable, SUPPORT / "compiled_kernels.py", architecture, which],
         env=environment, capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -6,11 +6,11 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import sinkdiv
+from allocations import Largest
 from problems import array, centred, cloud, direction, slope, tight, weights
 from sinkdiv.geometry import cloud as cloud_geometry
 from sinkdiv.kernels import reference
 from sinkdiv.solvers import hessian, small
-from test_memory import Largest
 
 COSTS = ["sqeuclidean", "euclidean"]
 RHOS = {"balanced": None, "unbalanced": 0.5, "unbalanced pair": (0.3, 2.0)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("matplotlib")
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MODULES = (
     "speed", "sections", "report", "measuring", "passes", "peers", "workloads", "derivatives", "derivative_matrices",
     "derivative_methods", "derivative_references", "derivative_report", "derivative_sections",

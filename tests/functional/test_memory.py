@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import sinkdiv
+from allocations import Largest
 from problems import cloud, weights
 from sinkdiv.costs import find_cost
 from sinkdiv.geometry import CloudGeometry
@@ -15,20 +14,6 @@ from sinkdiv.solvers import small
 from sinkdiv.solvers.anderson import DEPTH
 
 N, M, TILE = 90, 70, 700
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the size of the largest tensor that any operation returned."""
-
-    def __init__(self):
-        super().__init__()
-        self.entries = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        self.entries = max([self.entries, *sizes])
-        return result
 
 
 @pytest.fixture(params=["native", "reference"])

@@ -13,7 +13,7 @@ from scipy.stats import kstest
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 pytest.importorskip("mlxtend")
-FOLDER = Path(__file__).parent.parent / "experiments"
+FOLDER = Path(__file__).parents[2] / "experiments"
 MODULES = ("embeddings", "embedding_report", "latent_scores", "resumable")
 
 
