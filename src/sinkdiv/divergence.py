@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sinkdiv.derivatives import Partials, known_value
+from sinkdiv.derivatives import attach_value
 from sinkdiv.ground import CostLike, find_ground_cost
 from sinkdiv.measures import Samples, check_any, check_samples, is_list_of_clouds
 from sinkdiv.settings import Callback, Length, Settings, Wanted
 from sinkdiv.solving import solve_samples, unrolled_value, warn_unless_converged
+from sinkdiv.transforms import Partials
 from sinkdiv.transport import Transport, given_form
 
 
@@ -39,7 +40,7 @@ class Divergence:
         """S_ε, 0-d or (B,), differentiable in points and weights. See `sinkhorn_divergence`."""
         if self.ab.between_points:
             value = self._debiased([one.detached_value for one in self.transports], self.ab.excess_mass)
-            return self.ab.as_given(known_value(value, self, *self.ab.differentiable_inputs()))
+            return self.ab.as_given(attach_value(value, self, *self.ab.differentiable_inputs()))
         excess = self.ab.excess_mass_of(*self.ab.differentiable_inputs()[:2])
         return self.ab.as_given(self._debiased([one.wide_value for one in self.transports], excess))
 
@@ -108,7 +109,7 @@ class Divergence:
         if excess is not None:
             for side, sign in ((0, 1), (1, -1)):
                 grad = grads[side]
-                grads[side] = None if grad is None else grad + sign * self.ab.eps * excess[:, None]
+                grads[side] = None if grad is None else grad + sign * (self.ab.eps * excess)[:, None]
         return tuple(grads)
 
     @property

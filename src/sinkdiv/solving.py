@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from sinkdiv.derivatives import Unrolled, pairing_of
-from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
+from sinkdiv.derivatives import UnrolledIterations
+from sinkdiv.geometry import CloudGeometry, DifferentiableReductions, Geometry, MatrixGeometry
 from sinkdiv.ground import CostLike, GroundCost, find_ground_cost
 from sinkdiv.measures import CostMatrix, Samples, check_matrix, check_samples, equalised, is_captured
 from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, Wanted
-from sinkdiv.solvers import MATRIX_METHODS, Problem, Start, Status
+from sinkdiv.solvers import MATRIX_METHODS, Problem, Start, Status, one_for_all
 from sinkdiv.solvers import solve as run_solver
 from sinkdiv.solvers import solve_matrix as run_matrix_solver
 from sinkdiv.transforms import outside
@@ -181,12 +181,16 @@ def unrolled_value(samples: Samples, settings: Settings, wanted: Wanted) -> Tens
     a, b, *costs = posed.tensors
     if settings.balanced and not posed.unit_masses:
         b = equalised(b, a)
-    if isinstance(posed, Samples):
-        center = posed.y.detach().mean(1, keepdim=True)
-        costs = [points - center for points in costs]
-    pairing = pairing_of(settings.ground.cost, settings.eps)
-    unrolled = Unrolled(pairing, settings.rho, wanted.iterations, positive=samples.positive)
-    return (unrolled.entropic if wanted.value == "entropic" else unrolled.sharp)(a, b, tuple(costs))
+    reductions: DifferentiableReductions = outside(
+        lambda *numbers: _reductions(_problem(posed, numbers, settings)), *posed.tensors
+    )
+    unrolled = UnrolledIterations(reductions, settings.rho, wanted.iterations, positive=samples.positive)
+    value = unrolled.entropic if wanted.value == "entropic" else unrolled.sharp
+    return value(a, b, reductions.centred(tuple(costs)))
+
+
+def _reductions(problem: Problem) -> DifferentiableReductions:
+    return problem.geometry.differentiable(problem.eps_column())
 
 
 def solve_samples(samples: Sequence[Samples], settings: Settings, previous: Transport | None = None) -> list[Transport]:
@@ -267,7 +271,7 @@ def _problem(given: Samples | CostMatrix, numbers: tuple[Tensor, ...], settings:
         b = a
     elif settings.balanced and not given.unit_masses:
         b = equalised(b, a)
-    return Problem(_geometry(given, costs, settings), a, b, settings.eps, settings.rho)
+    return Problem(_geometry(given, costs, settings), a, b, one_for_all(settings.eps, len(a)), settings.rho)
 
 
 def _geometry(given: Samples | CostMatrix, costs: Sequence[Tensor], settings: Settings) -> Geometry:

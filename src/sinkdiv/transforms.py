@@ -26,6 +26,10 @@ TWICE_FORWARD = (
 
 DUAL = "dual tensors of torch.autograd.forward_ad are not implemented; use torch.func.jvp instead"
 
+Tensors = tuple[Tensor, ...]
+
+Partials = tuple[Tensor | None, ...]
+
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
@@ -110,3 +114,33 @@ class _Outside(UnbatchedFunction):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> None:
         return None
+
+
+def saved(ctx: Any) -> Tensors:
+    """What a Function saved, fit to be given to another Function.
+
+    ``pull`` of ``_, pull = torch.func.vjp(...)`` runs when the level of the transform is gone. PyTorch's own operations
+    take the saved tensors out of that level; an autograd.Function does not, and gave wrong second derivatives (torch
+    2.13). So each passes through such an operation first.
+    """
+    return tuple(tensor.view_as(tensor) for tensor in ctx.saved_tensors)
+
+
+def pushed_forward(function: Callable[..., Any], inputs: Tensors, tangents: tuple[Tensor | None, ...]) -> Any:
+    """How function(*inputs) changes along tangents, None where they are zero."""
+    steps = tuple(torch.zeros_like(o) if t is None else t for o, t in zip(inputs, tangents, strict=True))
+    return torch.func.jvp(function, tuple(inputs), steps)[1]
+
+
+def pulled_back(
+    function: Callable[..., Any], inputs: Tensors, wanted: tuple[bool, ...], cotangent: Tensor | Tensors
+) -> Partials:
+    """The derivatives of <function(*inputs), cotangent> with respect to the wanted inputs, None for the others."""
+
+    def of_wanted(*replaced: Tensor) -> Any:
+        fresh = iter(replaced)
+        return function(*(next(fresh) if one else old for one, old in zip(wanted, inputs, strict=True)))
+
+    chosen = (tensor for one, tensor in zip(wanted, inputs, strict=True) if one)
+    grads = iter(torch.func.vjp(of_wanted, *chosen)[1](cotangent))
+    return tuple(next(grads) if one else None for one in wanted)

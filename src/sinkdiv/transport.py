@@ -18,14 +18,15 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from sinkdiv import certificate
-from sinkdiv.derivatives import EntropicHessian, Partials, SharpValue, Solved, known_result, known_value, pulled_back
-from sinkdiv.geometry import CloudGeometry, Geometry
+from sinkdiv import certificates
+from sinkdiv.derivatives import EntropicHessian, SharpValue, SolutionFunctions, attach_result, attach_value
+from sinkdiv.geometry import Geometry
+from sinkdiv.geometry.protocol import Points
 from sinkdiv.ground import FeatureCost
 from sinkdiv.measures import CostMatrix, Samples, check_finite_tensor
 from sinkdiv.settings import Settings
 from sinkdiv.solvers import Problem, Solution, Start, Status
-from sinkdiv.transforms import outside
+from sinkdiv.transforms import Partials, outside, pulled_back
 
 
 class Transport:
@@ -51,7 +52,7 @@ class Transport:
     @property
     def wide_value(self) -> Tensor:
         """The value (B,) in the dtype of the computation."""
-        return known_value(self._solution.value, self, *self.differentiable_inputs())
+        return attach_value(self._solution.value, self, *self.differentiable_inputs())
 
     @property
     def sharp(self) -> Tensor:
@@ -62,12 +63,12 @@ class Transport:
     def wide_sharp(self) -> Tensor:
         """The sharp value (B,) in the dtype of the computation."""
         value = outside(lambda: self._problem.geometry.plan_cost(*self._logarithms()))
-        return known_value(value, _Sharp(self), *self.differentiable_inputs())
+        return attach_value(value, _Sharp(self), *self.differentiable_inputs())
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
         """An interval (lower, upper) that contains OT_ε, in float64: four float64 passes, at each access."""
-        lower, upper = certificate.bounds(self._problem, self._solution.g)
+        lower, upper = certificates.bounds(self._problem, self._solution.g)
         return self._unbatch(lower), self._unbatch(upper)
 
     @property
@@ -77,7 +78,7 @@ class Transport:
         Of the same weights and costs, with marginals as hard or soft as here; in float64, by seven float64 passes at
         each access. It shrinks with ε. ``upper`` may be +∞ where pairs are forbidden.
         """
-        lower, upper = certificate.unregularised_bounds(self._problem, self._solution.g)
+        lower, upper = certificates.unregularised_bounds(self._problem, self._solution.g)
         return self._unbatch(lower), self._unbatch(upper)
 
     @property
@@ -114,12 +115,12 @@ class Transport:
 
         Hard marginals leave a constant free, which is chosen so that <a, f> = <b, g>.
         """
-        return self._known(lambda: self._balanced_potentials[0], self._solved.f)
+        return self._known(lambda: self._balanced_potentials[0], self._functions.f)
 
     @property
     def g(self) -> Tensor:
         """The potential of the second side, (m,) or (B, m), in cost units."""
-        return self._known(lambda: self._balanced_potentials[1], self._solved.g)
+        return self._known(lambda: self._balanced_potentials[1], self._functions.g)
 
     def potentials_at(self, points: Tensor, side: int = 0) -> Tensor:
         """The potential f (``side=0``) or g (``side=1``) at new points (k, d) or (B, k, d): (k,) or (B, k).
@@ -129,7 +130,7 @@ class Transport:
         Raises:
             ValueError: if the problem was given as a matrix, or the points do not fit.
         """
-        geometry = self._cloud("potentials_at")
+        points_of = self._points("potentials_at")
         ground = self._settings.ground
         dimension = None if isinstance(ground, FeatureCost) else self.differentiable_inputs()[2].shape[-1]
         points = ground.features("points", self._operand("points", points, None, dimension))
@@ -137,11 +138,11 @@ class Transport:
 
         def extended(points: Tensor) -> Tensor:
             eps = problem.eps_column()
-            raw = geometry.at(points, side).softmin(problem.log_weights[1 - side] + other / eps, eps, 0)
-            constant = self._solved.constant(self._solution.f, self._solution.g)
+            raw = points_of.at(points, side).softmin(problem.log_weights[1 - side] + other / eps, eps, 0)
+            constant = self._functions.constant(self._solution.f, self._solution.g)
             return problem.damped(raw, eps, side) + (constant if side == 0 else -constant)
 
-        return self._known(extended, partial(self._solved.potential_at, side=side), points)
+        return self._known(extended, partial(self._functions.potential_at, side=side), points)
 
     # The plan, as an operator.
 
@@ -165,19 +166,22 @@ class Transport:
         Raises:
             ValueError: if the cost is a matrix, learned or of directions; use ``apply`` on your own targets.
         """
-        geometry = self._cloud("barycentric_map")
+        points = self._points("barycentric_map")
         if self._settings.ground.makes_features:
             raise ValueError("barycentric_map would average features: use apply(y), divided by marginals()[0], instead")
 
         def means() -> Tensor:
-            sent = geometry.plan_product(*self._logarithms(), geometry.y, 0)
-            return sent / self._row_sums(0)[:, :, None] + geometry.center
+            sent = self._problem.geometry.plan_product(*self._logarithms(), points.y, 0)
+            return sent / self._row_sums(0)[:, :, None] + points.center
 
-        return self._known(means, self._solved.barycentric_map)
+        return self._known(means, self._functions.barycentric_map)
 
     def plan(self) -> Tensor:
         """The plan as a matrix, (n, m) or (B, n, m): memory O(nm)."""
-        return self._known(lambda: self._problem.geometry.plan_matrix(*self._logarithms()), self._solved.plan)
+        dense = self._problem.geometry.dense
+        if dense is None:
+            raise NotImplementedError("this kind of cost has no dense plan: use apply on vectors instead")
+        return self._known(lambda: dense.plan_matrix(*self._logarithms()), self._functions.plan)
 
     # For derivatives.
 
@@ -190,7 +194,7 @@ class Transport:
 
     def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
         """The same, as functions of the inputs."""
-        return self._solved.partials(wanted, inputs)
+        return self._functions.partials(wanted, inputs)
 
     def hessian_product(
         self, directions: Partials, wanted: tuple[bool, ...], one_sided: bool = False
@@ -222,12 +226,12 @@ class Transport:
 
         None where the points do not fit.
         """
-        mine = self._problem.geometry
-        if not (isinstance(mine, CloudGeometry) and isinstance(geometry, CloudGeometry) and mine.resembles(geometry)):
+        mine, points = self._problem.geometry.points, geometry.points
+        if mine is None or points is None or not mine.resembles(points):
             return None
         eps = self._problem.eps_column()
         h = self._problem.a.log() + self._solution.f / eps
-        raw = mine.at(geometry.y + geometry.center, 1).softmin(h, eps, 0)
+        raw = mine.at(points.y + points.center, 1).softmin(h, eps, 0)
         return Start(self._problem.damped(raw, eps, side=1))
 
     # For the divergence.
@@ -238,9 +242,9 @@ class Transport:
         return self._solution.value
 
     @property
-    def eps(self) -> float:
-        """The regularisation ε, in cost units."""
-        return self._problem.eps
+    def eps(self) -> Tensor:
+        """The regularisation ε (B,), in cost units."""
+        return self._problem.eps_column()[:, 0]
 
     @property
     def excess_mass(self) -> Tensor | None:
@@ -284,7 +288,7 @@ class Transport:
         state = ("converged" if done else "not converged") if batch == 1 else f"{done} of {batch} converged"
         state = state if self._settings.limits.tested else "not tested"
         error, passes = float(self._solution.marginal_error.max()), int(self._solution.passes.max())
-        return f"Transport({count}{n}×{m}, eps={self._problem.eps:g}, {state}, error {error:.1e}, {passes} passes)"
+        return f"Transport({count}{n}×{m}, eps={self._problem.eps_numbers[0]:g}, {state}, error {error:.1e}, {passes} passes)"
 
     def _cost_partials(self, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         known = self._solution.gradient
@@ -300,13 +304,13 @@ class Transport:
         problem = self._problem
         # The softmin's extension is right for points of little or no mass too, of which the iteration takes no notice.
         raw = (self._solution.raw_f, self._solution.raw_g)[side]
-        constant = self._solved.constant(self._solution.f, self._solution.g)
+        constant = self._functions.constant(self._solution.f, self._solution.g)
         potential = problem.damped(raw, problem.eps_column(), side) + (constant if side == 0 else -constant)
-        return self._solved.weight_partial(potential, side)
+        return self._functions.weight_partial(potential, side)
 
     @cached_property
-    def _solved(self) -> Solved:
-        return Solved(self._problem, self._solution, self._settings.limits.tol)
+    def _functions(self) -> SolutionFunctions:
+        return SolutionFunctions(self._problem, self._solution, self._settings.limits.tol)
 
     @cached_property
     def _balanced_potentials(self) -> tuple[Tensor, Tensor]:
@@ -314,11 +318,11 @@ class Transport:
         problem, solution = self._problem, self._solution
         extension = problem.damped(solution.raw_g, problem.eps_column(), side=1)
         g = torch.where(problem.b > 0, solution.g, extension)
-        constant = self._solved.constant(solution.f, g)
+        constant = self._functions.constant(solution.f, g)
         return solution.f + constant, g - constant
 
     def _marginal(self, side: int) -> Tensor:
-        return self._known(lambda: self._row_sums(side), partial(self._solved.marginal, side=side))
+        return self._known(lambda: self._row_sums(side), partial(self._functions.marginal, side=side))
 
     def _row_sums(self, side: int) -> Tensor:
         s = self._solution
@@ -333,10 +337,11 @@ class Transport:
             return u, u, eps
         return u, self._problem.b.log() + self._solution.g / eps, eps
 
-    def _cloud(self, asker: str) -> CloudGeometry:
-        if not isinstance(self._problem.geometry, CloudGeometry):
+    def _points(self, asker: str) -> Points:
+        points = self._problem.geometry.points
+        if points is None:
             raise ValueError(f"{asker} needs points, but this problem was given as a cost matrix")
-        return self._problem.geometry
+        return points
 
     def _product(self, name: str, operand: Tensor, side: int) -> Tensor:
         count = self._problem.geometry.shape[2 - side]
@@ -347,7 +352,7 @@ class Transport:
         def result(columns: Tensor) -> Tensor:
             return self._problem.geometry.plan_product(*self._logarithms(), columns, side)
 
-        product = self._known(result, partial(self._solved.product, side=side), columns)
+        product = self._known(result, partial(self._functions.product, side=side), columns)
         return product.squeeze(-1) if flat else product
 
     def _operand(self, name: str, tensor: Tensor, rows: int | None, columns: int | None) -> Tensor:
@@ -368,7 +373,7 @@ class Transport:
     def _known(self, numbers: Callable[..., Tensor], function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
         """numbers(*operands), with the derivatives of function(*operands, *inputs), in the caller's form."""
         result = outside(numbers, *operands)
-        attached = known_result(result, function, *operands, *self.differentiable_inputs())
+        attached = attach_result(result, function, *operands, *self.differentiable_inputs())
         return self._unbatch(attached).to(self._inputs.dtype)
 
     def _unbatch(self, tensor: Tensor) -> Tensor:
@@ -389,7 +394,7 @@ class _Sharp:
         return self.differentiable_partials(wanted, inputs)
 
     def differentiable_partials(self, wanted: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Partials:
-        return pulled_back(self._transport._solved.sharp, inputs, wanted, torch.ones_like(inputs[0][:, 0]))
+        return pulled_back(self._transport._functions.sharp, inputs, wanted, torch.ones_like(inputs[0][:, 0]))
 
     def hessian_product(self, directions: Partials, wanted: tuple[bool, ...]) -> None:
         """Not known in numbers."""

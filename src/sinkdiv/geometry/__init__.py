@@ -1,7 +1,8 @@
 """How a cost is reduced over pairs: one class for each shape a cost can have, behind one protocol."""
 
 from sinkdiv.geometry.cloud import CloudGeometry
+from sinkdiv.geometry.differentiable import DifferentiableReductions
 from sinkdiv.geometry.matrix import MatrixGeometry
-from sinkdiv.geometry.protocol import Geometry
+from sinkdiv.geometry.protocol import Geometry, RoundedPlan, WholeSolution
 
-__all__ = ["CloudGeometry", "Geometry", "MatrixGeometry"]
+__all__ = ["CloudGeometry", "DifferentiableReductions", "Geometry", "MatrixGeometry", "RoundedPlan", "WholeSolution"]

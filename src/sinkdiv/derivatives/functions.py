@@ -1,7 +1,7 @@
 """What a solved problem is as a function of its inputs (a, b, *costs): the entropic and the sharp value, plan, maps.
 
 Values have first derivatives of their own, which need no graph. Everything else is a composition of the potentials
-(`sinkdiv.derivatives.implicit`) with reductions over pairs (`sinkdiv.derivatives.pairing`).
+(`sinkdiv.derivatives.optimality`) with reductions over pairs (`sinkdiv.geometry.differentiable`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sinkdiv.derivatives.implicit import Semidual
-from sinkdiv.derivatives.known import Partials, pulled_back
-from sinkdiv.derivatives.pairing import CloudPairing, Pairing, pairing_of
-from sinkdiv.derivatives.streamed import Tensors
-from sinkdiv.geometry import CloudGeometry
+from sinkdiv.derivatives.optimality import OptimalityConditions
+from sinkdiv.geometry import DifferentiableReductions
 from sinkdiv.measures import equalised
 from sinkdiv.solvers import Problem, Solution
-from sinkdiv.transforms import outside
+from sinkdiv.transforms import Partials, Tensors, outside, pulled_back
 
 
-class Solved:
+class SolutionFunctions:
     """A solved problem; its methods are functions of the inputs that were solved, in batched form."""
 
     def __init__(self, problem: Problem, solution: Solution, tol: float) -> None:
@@ -39,19 +36,19 @@ class Solved:
         """The second potential, (B, m)."""
         z = self._prepared(inputs)
         f, g = self._potentials(z)
-        return self._semidual.partner(f, z, side=1) - self._constant(f, g, z)
+        return self._conditions.partner(f, z, side=1) - self._constant(f, g, z)
 
     def sharp(self, *inputs: Tensor) -> Tensor:
         """<P, C>, (B,)."""
         z = self._prepared(inputs)
         f, g = self._potentials(z)
-        return self._pairing.plan_cost(f, g, z[0], z[1], z[2:])
+        return self._reductions.plan_cost(f, g, z[0], z[1], z[2:])
 
     def plan(self, *inputs: Tensor) -> Tensor:
         """P, (B, n, m)."""
         z = self._prepared(inputs)
         f, g = self._potentials(z)
-        return self._pairing.plan(f, g, z[0], z[1], z[2:])
+        return self._reductions.plan(f, g, z[0], z[1], z[2:])
 
     def product(self, v: Tensor, *inputs: Tensor, side: int) -> Tensor:
         """P v, (B, n, k), for v (B, m, k); on side 1 Pᵀ v."""
@@ -59,7 +56,7 @@ class Solved:
         own, other = potentials = self._potentials(z)
         if side == 1:
             other, own = potentials
-        return self._pairing.product(own, other, z[side], z[1 - side][:, :, None] * v, z[2:], side)
+        return self._reductions.product(own, other, z[side], z[1 - side][:, :, None] * v, z[2:], side)
 
     def marginal(self, *inputs: Tensor, side: int) -> Tensor:
         """The plan's row sums, (B, n), or on side 1 its column sums."""
@@ -78,7 +75,7 @@ class Solved:
         f, g = self._potentials(z)
         constant = self._constant(f, g, z)
         costs = (points - self._center, z[3]) if side == 0 else (z[2], points - self._center)
-        at_points = self._semidual.partner(g if side == 0 else f, (*z[:2], *costs), side)
+        at_points = self._conditions.partner(g if side == 0 else f, (*z[:2], *costs), side)
         return at_points + constant if side == 0 else at_points - constant
 
     def partials(self, wanted: tuple[bool, ...], inputs: Tensors) -> Partials:
@@ -91,9 +88,9 @@ class Solved:
 
         def plan_mass(*costs: Tensor) -> Tensor:
             a, b = z[:2]
-            return self._pairing.product(f, g, a, b[:, :, None], costs, side=0).sum((1, 2))
+            return self._reductions.product(f, g, a, b[:, :, None], costs, side=0).sum((1, 2))
 
-        grad_costs = pulled_back(plan_mass, z[2:], wanted[2:], torch.full_like(f[:, 0], -self._problem.eps))
+        grad_costs = pulled_back(plan_mass, z[2:], wanted[2:], -self._problem.eps_column()[:, 0])
         return grad_a, grad_b, *grad_costs
 
     # Numbers.
@@ -109,19 +106,20 @@ class Solved:
     # Parts.
 
     @cached_property
-    def _pairing(self) -> Pairing:
-        geometry = self._problem.geometry
-        return pairing_of(geometry.cost if isinstance(geometry, CloudGeometry) else None, self._problem.eps)
+    def _reductions(self) -> DifferentiableReductions:
+        problem = self._problem
+        found: DifferentiableReductions = outside(lambda: problem.geometry.differentiable(problem.eps_column()))
+        return found
 
     @cached_property
-    def _semidual(self) -> Semidual:
-        return Semidual(self._problem, self._solution, self._pairing, self._tol)
+    def _conditions(self) -> OptimalityConditions:
+        return OptimalityConditions(self._problem, self._solution, self._reductions, self._tol)
 
     @property
     def _center(self) -> Tensor:
-        geometry = self._problem.geometry
-        assert isinstance(geometry, CloudGeometry), "a matrix has no points"
-        center: Tensor = outside(lambda: geometry.center)
+        points = self._problem.geometry.points
+        assert points is not None, "there are no points"
+        center: Tensor = outside(lambda: points.center)
         return center
 
     def _prepared(self, inputs: Tensors) -> Tensors:
@@ -129,13 +127,11 @@ class Solved:
         a, b, *costs = inputs
         if self._problem.balanced:
             b = equalised(b, a)
-        if isinstance(self._pairing, CloudPairing):
-            costs = [points - self._center for points in costs]
-        return a, b, *costs
+        return a, b, *self._reductions.centred(tuple(costs))
 
     def _potentials(self, z: Tensors) -> tuple[Tensor, Tensor]:
-        g = self._semidual.potential(z)
-        return self._semidual.partner(g, z, side=0), g
+        g = self._conditions.potential(z)
+        return self._conditions.partner(g, z, side=0), g
 
     def _constant(self, f: Tensor, g: Tensor, weights: Tensors) -> Tensor:
         if not self._problem.balanced:
@@ -149,11 +145,11 @@ class Solved:
             return None, None
         constant = self._constant(f, g, z)
         grad_a = self._weight_partial(f + constant, z[1], 0) if wanted[0] else None
-        extended = self._semidual.partner(f, z, side=1) - constant
+        extended = self._conditions.partner(f, z, side=1) - constant
         return grad_a, self._weight_partial(extended, z[0], 1) if wanted[1] else None
 
     def _weight_partial(self, potential: Tensor, other_weights: Tensor, side: int) -> Tensor:
-        eps, rho = self._problem.eps, self._problem.rho[side]
+        eps, rho = self._problem.eps_column(), self._problem.rho[side]
         other_mass = other_weights.sum(-1, keepdim=True)
         if self._problem.balanced:
             return potential + eps * (other_mass - 1)

@@ -1,30 +1,22 @@
-"""The reductions over pairs that values, plans and potentials are made of, as functions that can be differentiated.
-
-They say the same as `sinkdiv.kernels.reference`, of tensors with a graph: weights are factors here, not logarithms, so
-that a weight of zero has a derivative. ``costs`` are the tensors that the cost is made of, (x, y) or (C,).
-"""
+"""The differentiable reductions of costs whose pairs are visited one by one: tiles of rows, formed anew each time."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from sinkdiv.costs import Cost
-from sinkdiv.derivatives.softmin import PointSoftmin
-from sinkdiv.derivatives.streamed import Reduction, Tensors
+from sinkdiv.geometry.differentiable.reductions import LARGEST_EXPONENT, DifferentiableReductions
+from sinkdiv.geometry.differentiable.softmin import PointSoftmin
+from sinkdiv.kernels.streamed import Reduction
+from sinkdiv.transforms import Tensors
 
-#: Beyond every density of a plan whose weights are normal numbers; exp of it is finite in float32.
-LARGEST_EXPONENT = 80.0
 
-
-class Pairing(ABC):
-    """A kind of cost and an ε: reductions over the pairs of (B, n, m) problems. Side 1 is the transposed problem."""
-
-    def __init__(self, eps: float) -> None:
-        self.eps = eps
+class TiledReductions(DifferentiableReductions):
+    """Reductions tile by tile; a kind of cost says what a tile is made of."""
 
     @abstractmethod
     def operands(self, costs: Tensors, side: int) -> tuple[Tensors, Tensors]:
@@ -39,10 +31,8 @@ class Pairing(ABC):
         """How many numbers a tile holds for one row of one problem."""
 
     def softmin(self, potential: Tensor, weights: Tensor, costs: Tensors, side: int) -> Tensor:
-        """−ε log Σ_j b_j exp((g_j − C_ij)/ε), (B, n), of the other side's potential and weights (B, m)."""
-
         def function(C: Tensor, potential: Tensor, weights: Tensor) -> Tensors:
-            scores = (potential[:, None, :] - C) / self.eps
+            scores = (potential[:, None, :] - C) / self.eps[:, :, None]
             top = scores.detach().masked_fill(weights.detach()[:, None, :] == 0, -torch.inf).amax(-1, keepdim=True)
             top = top.clamp(min=torch.finfo(top.dtype).min)
             total = (weights[:, None, :] * self._exp(scores - top)).sum(-1)
@@ -50,26 +40,13 @@ class Pairing(ABC):
 
         return self._reduce(function, (), (potential, weights), costs, side)
 
-    def kernel_softmin(
-        self, potential: Tensor, weights: Tensor, costs: Tensors, side: int, *, positive: bool
-    ) -> Tensor:
-        """The same by the kernels, where they serve: faster, but it does not share the rounding of `product`.
-
-        Where all weights are known to be ``positive`` its derivative is by the kernels too.
-        """
-        return self.softmin(potential, weights, costs, side)
-
     def product(self, f: Tensor, g: Tensor, left: Tensor, right: Tensor, costs: Tensors, side: int) -> Tensor:
-        """left_i Σ_j exp((f_i + g_j − C_ij)/ε) right_jk, (B, n, k), for left (B, n) and right (B, m, k)."""
-
         def function(C: Tensor, f: Tensor, left: Tensor, g: Tensor, right: Tensor) -> Tensors:
             return (left[:, :, None] * (self._density(C, f, g) @ right),)
 
         return self._reduce(function, (f, left), (g, right), costs, side)
 
     def plan_cost(self, f: Tensor, g: Tensor, a: Tensor, b: Tensor, costs: Tensors) -> Tensor:
-        """<P, C>, (B,)."""
-
         def function(C: Tensor, f: Tensor, a: Tensor, g: Tensor, b: Tensor) -> Tensors:
             finite = C.masked_fill(C.detach() == torch.inf, 0.0)
             return ((a * ((self._density(C, f, g) * finite) @ b[:, :, None]).squeeze(-1)),)
@@ -77,8 +54,6 @@ class Pairing(ABC):
         return self._reduce(function, (f, a), (g, b), costs, side=0).sum(-1)
 
     def plan(self, f: Tensor, g: Tensor, a: Tensor, b: Tensor, costs: Tensors) -> Tensor:
-        """P itself, (B, n, m): memory O(nm)."""
-
         def function(C: Tensor, f: Tensor, a: Tensor, g: Tensor, b: Tensor) -> Tensors:
             return (a[:, :, None] * self._density(C, f, g) * b[:, None, :],)
 
@@ -86,7 +61,7 @@ class Pairing(ABC):
 
     def _density(self, C: Tensor, f: Tensor, g: Tensor) -> Tensor:
         """P_ij / (a_i b_j), (B, r, m)."""
-        return self._exp((f[:, :, None] + g[:, None, :] - C) / self.eps)
+        return self._exp((f[:, :, None] + g[:, None, :] - C) / self.eps[:, :, None])
 
     def _exp(self, exponents: Tensor) -> Tensor:
         """exp, kept finite: only between two points of weight zero could it be anything else."""
@@ -108,12 +83,15 @@ class Pairing(ABC):
         return result
 
 
-class CloudPairing(Pairing):
-    """Costs between points x (B, n, d) and y (B, m, d)."""
+class OfPoints(TiledReductions):
+    """Costs between points x (B, n, d) and y (B, m, d), from which ``center`` (B, 1, d) is subtracted."""
 
-    def __init__(self, eps: float, cost: Cost) -> None:
+    def __init__(self, eps: Tensor, cost: Cost, center: Tensor) -> None:
         super().__init__(eps)
-        self.cost = cost
+        self.cost, self._center = cost, center
+
+    def centred(self, costs: Tensors) -> Tensors:
+        return tuple(points - self._center for points in costs)
 
     def kernel_softmin(
         self, potential: Tensor, weights: Tensor, costs: Tensors, side: int, *, positive: bool
@@ -138,7 +116,7 @@ class CloudPairing(Pairing):
         return other.shape[1] * self.cost.depth(other.shape[2])
 
 
-class MatrixPairing(Pairing):
+class OfMatrix(TiledReductions):
     """Costs C (B, n, m)."""
 
     def operands(self, costs: Tensors, side: int) -> tuple[Tensors, Tensors]:
@@ -151,8 +129,3 @@ class MatrixPairing(Pairing):
 
     def width(self, costs: Tensors, side: int) -> int:
         return int(costs[0].shape[2 - side])
-
-
-def pairing_of(cost: Cost | None, eps: float) -> Pairing:
-    """The pairing of points under a cost, or of a matrix."""
-    return MatrixPairing(eps) if cost is None else CloudPairing(eps, cost)

@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from sinkdiv.costs import Cost
-from sinkdiv.derivatives.known import Partials, pulled_back, pushed_forward
-from sinkdiv.derivatives.streamed import Tensors, saved
 from sinkdiv.kernels import of_points
-from sinkdiv.transforms import is_differentiated_again
+from sinkdiv.transforms import Partials, Tensors, is_differentiated_again, pulled_back, pushed_forward, saved
 
 
 class PointSoftmin:
@@ -25,7 +23,7 @@ class PointSoftmin:
     ``composed`` is the same, differentiable; ``positive`` tells whether all weights are known to be.
     """
 
-    def __init__(self, cost: Cost, eps: float, composed: Callable[..., Tensor], *, positive: bool) -> None:
+    def __init__(self, cost: Cost, eps: Tensor, composed: Callable[..., Tensor], *, positive: bool) -> None:
         self.cost, self.eps, self.composed, self.positive = cost, eps, composed, positive
 
     def __call__(self, g: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -34,7 +32,7 @@ class PointSoftmin:
 
     def numbers(self, g: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The softmin, one pass."""
-        return of_points(x, y, self.cost).softmin(b.log() + g / self.eps, self._eps(b))
+        return of_points(x, y, self.cost).softmin(b.log() + g / self.eps, self.eps)
 
     def gradients(self, raw: Tensor, cotangent: Tensor, inputs: Tensors, wanted: tuple[bool, ...]) -> Partials:
         """Those of <cotangent, softmin>, from its value ``raw``; all weights are positive.
@@ -42,7 +40,8 @@ class PointSoftmin:
         The derivative in C_ij is the softmax S_ij, which is a plan whose rows have mass 1.
         """
         g, b, x, y = inputs
-        u, h, eps = raw / self.eps, b.log() + g / self.eps, self._eps(b)
+        eps = self.eps
+        u, h = raw / eps, b.log() + g / eps
         pairs, transposed = of_points(x, y, self.cost), of_points(y, x, self.cost)
         grad_x = cotangent[:, :, None] * pairs.plan_gradient(u, h, eps) if wanted[2] else None
         grad_y = None
@@ -52,10 +51,7 @@ class PointSoftmin:
         if not wanted[0] and not wanted[1]:
             return None, None, grad_x, grad_y
         sums = transposed.plan_product(h, u, eps, cotangent[:, :, None]).squeeze(-1)
-        return -sums, -self.eps * sums / b, grad_x, grad_y
-
-    def _eps(self, like: Tensor) -> Tensor:
-        return like.new_full((like.shape[0], 1), self.eps)
+        return -sums, -eps * sums / b, grad_x, grad_y
 
 
 class _PointSoftmin(torch.autograd.Function):

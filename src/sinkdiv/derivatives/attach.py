@@ -12,10 +12,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sinkdiv.derivatives.streamed import Tensors, saved
-from sinkdiv.transforms import UnbatchedFunction, is_differentiated_again
-
-Partials = tuple[Tensor | None, ...]
+from sinkdiv.transforms import (
+    Partials,
+    Tensors,
+    UnbatchedFunction,
+    is_differentiated_again,
+    pulled_back,
+    pushed_forward,
+    saved,
+)
 
 
 class Differentiable(Protocol):
@@ -31,13 +36,13 @@ class Differentiable(Protocol):
         """How the partials change along directions, None where zero, in numbers; None if that is not known."""
 
 
-def known_value(value: Tensor, solved: Differentiable, *inputs: Tensor) -> Tensor:
+def attach_value(value: Tensor, solved: Differentiable, *inputs: Tensor) -> Tensor:
     """``value`` (B,), with the derivatives that ``solved`` knows with respect to ``inputs``."""
     result: Tensor = _Value.apply(value, solved, *inputs)
     return result
 
 
-def known_result(result: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+def attach_result(result: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """``result``, which is function(*inputs) up to the solver's error, with the function's derivatives."""
     attached: Tensor = _Result.apply(result, function, *inputs)
     return attached
@@ -142,26 +147,6 @@ class _Result(UnbatchedFunction):
     def jvp(ctx: Any, *given: Tensor | None) -> Tensor:
         moved: Tensor = pushed_forward(ctx.function, saved(ctx), given[2:])
         return moved
-
-
-def pushed_forward(function: Callable[..., Any], inputs: Tensors, tangents: tuple[Tensor | None, ...]) -> Any:
-    """How function(*inputs) changes along tangents, None where they are zero."""
-    steps = tuple(torch.zeros_like(o) if t is None else t for o, t in zip(inputs, tangents, strict=True))
-    return torch.func.jvp(function, tuple(inputs), steps)[1]
-
-
-def pulled_back(
-    function: Callable[..., Any], inputs: Tensors, wanted: tuple[bool, ...], cotangent: Tensor | Tensors
-) -> Partials:
-    """The derivatives of <function(*inputs), cotangent> with respect to the wanted inputs, None for the others."""
-
-    def of_wanted(*replaced: Tensor) -> Any:
-        fresh = iter(replaced)
-        return function(*(next(fresh) if one else old for one, old in zip(wanted, inputs, strict=True)))
-
-    chosen = (tensor for one, tensor in zip(wanted, inputs, strict=True) if one)
-    grads = iter(torch.func.vjp(of_wanted, *chosen)[1](cotangent))
-    return tuple(next(grads) if one else None for one in wanted)
 
 
 def _spread(cotangent: Tensor, partial: Tensor) -> Tensor:

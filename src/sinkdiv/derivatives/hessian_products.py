@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from sinkdiv.derivatives.accuracy import ACCURACY, least_residual
-from sinkdiv.derivatives.known import Partials
-from sinkdiv.derivatives.linearised import Linearised
-from sinkdiv.geometry import CloudGeometry
+from sinkdiv.derivatives.linear_systems import LinearSystems
 from sinkdiv.solvers import Problem, Solution
-from sinkdiv.transforms import full_precision
+from sinkdiv.transforms import Partials, full_precision
 
 Directions = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -30,15 +28,16 @@ class EntropicHessian:
     """
 
     def __init__(self, problem: Problem, solution: Solution, tol: float, *, one_sided: bool) -> None:
-        assert isinstance(problem.geometry, CloudGeometry), "a matrix has no points that could move"
+        points = problem.geometry.points
+        assert points is not None, "there are no points that could move"
         wanted = max(ACCURACY * tol, least_residual(problem.a.dtype))
-        self._at = Linearised(problem, solution, wanted, one_sided=one_sided)
-        self._geometry = problem.geometry
+        self._at = LinearSystems(problem, solution, wanted, one_sided=one_sided)
+        self._points = points
 
     def product(self, directions: Directions, wanted: tuple[bool, ...]) -> Partials:
         """How the partial derivatives in (a, b, x, y) change along ``directions``, None where not wanted."""
         at, (da, db, dx, dy) = self._at, directions
-        moved_costs = self._geometry.tangent_marginals(*at.plan.logarithms, dx, dy)
+        moved_costs = self._points.tangent_marginals(*at.plan.logarithms, dx, dy)
         relative_a, relative_b = da / at.problem.a, db / at.problem.b
         with full_precision(at.f):
             df, dg = self._moved_potentials(moved_costs, relative_a, relative_b, db)
@@ -47,8 +46,8 @@ class EntropicHessian:
         return (
             self._weight_change(df + constant, db, 0) if wanted[0] else None,
             self._weight_change(dg - constant, da, 1) if wanted[1] else None,
-            self._geometry.gradient_tangent(*at.plan.logarithms, *change, 0) if wanted[2] else None,
-            self._geometry.gradient_tangent(*at.plan.logarithms, *change, 1) if wanted[3] else None,
+            self._points.gradient_tangent(*at.plan.logarithms, *change, 0) if wanted[2] else None,
+            self._points.gradient_tangent(*at.plan.logarithms, *change, 1) if wanted[3] else None,
         )
 
     def _moved_potentials(

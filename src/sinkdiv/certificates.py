@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sinkdiv.geometry import RoundedPlan
 from sinkdiv.solvers.problem import Problem
 
 
@@ -68,32 +69,28 @@ def _in_float64(problem: Problem) -> Problem:
     b = a if problem.b is problem.a else problem.b.double()
     if problem.balanced and b is not a:
         b = b * (a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True))
-    return replace(problem, geometry=problem.geometry.to(torch.float64), a=a, b=b)
+    return replace(problem, geometry=problem.geometry.exact(), a=a, b=b)
 
 
 def _rounded_primal(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> Tensor:
     """The primal value of the plan of (f, g), whose rows are exact, after its columns have been made exact too."""
     a, b = problem.a, problem.b
-    energy = problem.geometry.corrected_primal(a, b, *_rounded(problem, f, g, columns))
+    energy = problem.geometry.energy(_rounded(problem, f, g, columns))
     plan_mass, product = a.sum(-1), a.sum(-1) * b.sum(-1)
-    return energy - problem.eps * (plan_mass - product)
+    return energy - _eps(problem) * (plan_mass - product)
 
 
 def _rounded_cost(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> Tensor:
     """<P,C> of the same plan: the cost of what is left of the plan of (f, g), and that of its correction."""
     a, b = problem.a, problem.b
-    log_u, log_h, eps, p, q = _rounded(problem, f, g, columns)
-    kept = problem.geometry.plan_cost(a.log() + log_u, b.log() + log_h, eps)
-    # The correction alone has the density p qᵀ, the logarithm of which splits: that part needs no pass.
-    nothing = torch.full_like(p, -torch.inf), torch.full_like(q, -torch.inf)
-    energy = problem.geometry.corrected_primal(a, b, *nothing, eps, p, q)
-    p_mass, q_mass = (a * p).sum(-1), (b * q).sum(-1)
-    entropy = (a * torch.xlogy(p, p)).sum(-1) * q_mass + p_mass * (b * torch.xlogy(q, q)).sum(-1)
-    return kept + energy - problem.eps * entropy
+    plan = _rounded(problem, f, g, columns)
+    kept = problem.geometry.plan_cost(a.log() + plan.u, b.log() + plan.h, plan.eps)
+    moved = problem.geometry.plan_cost((a * plan.p).log(), (b * plan.q).log(), torch.full_like(plan.eps, torch.inf))
+    return kept + moved
 
 
-def _rounded(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The plan of (f, g) with exact marginals, as (log_u, log_h, ε, p, q) of `reference.corrected_primal`."""
+def _rounded(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> RoundedPlan:
+    """The plan of (f, g) with exact marginals."""
     eps = problem.eps_column()
     a, b = problem.a, problem.b
     shrink = torch.where(columns > b, b / columns, 1.0)
@@ -106,8 +103,8 @@ def _rounded(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> tuple[T
     p = torch.where(a > 0, missing_rows / a, 0.0)
     q = torch.where((b > 0) & (missing > 0), missing_columns / b / missing, 0.0)
     # Points without weight have no say, but their potentials may be large enough to overflow.
-    log_u, log_h = torch.where(a > 0, f / eps, -torch.inf), torch.where(b > 0, g / eps, -torch.inf)
-    return log_u, log_h, eps, p, q
+    u, h = torch.where(a > 0, f / eps, -torch.inf), torch.where(b > 0, g / eps, -torch.inf)
+    return RoundedPlan(a, b, u, h, eps, p, q)
 
 
 def _soft_primal(problem: Problem, f: Tensor, g: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -116,7 +113,7 @@ def _soft_primal(problem: Problem, f: Tensor, g: Tensor, rows: Tensor, columns: 
     <P,C> + ε KL(P|abᵀ) needs no pass: on the plan of the potentials it is <r,f> + <c,g> − ε(mass − m_a m_b).
     """
     product = problem.a.sum(-1) * problem.b.sum(-1)
-    linear = (rows * f).sum(-1) + (columns * g).sum(-1) - problem.eps * (rows.sum(-1) - product)
+    linear = (rows * f).sum(-1) + (columns * g).sum(-1) - _eps(problem) * (rows.sum(-1) - product)
     return linear + _divergence(rows, problem.a, problem.rho[0]) + _divergence(columns, problem.b, problem.rho[1])
 
 
@@ -131,13 +128,18 @@ def _soft_cost(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> Tenso
 
 def _feasible_dual(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The dual value (B,) at ε = 0 of potentials f (B, n) and g (B, m) that are feasible, from any g; and they."""
-    sharp = replace(problem, eps=0.0)
+    sharp = replace(problem, eps=torch.zeros_like(problem.eps))
     rows, columns = problem.a > 0, problem.b > 0
     f = problem.geometry.ctransform(torch.where(columns, g, -torch.inf), side=0)
     g = problem.geometry.ctransform(torch.where(rows, f, -torch.inf), side=1)
     f, g = torch.where(rows, f, 0.0), torch.where(columns, g, 0.0)
     g, f = sharp.translated(g, f, sharp.eps_column())
     return sharp.dual_value(f, g), f, g
+
+
+def _eps(problem: Problem) -> Tensor:
+    """ε (B,)."""
+    return problem.eps_column()[:, 0]
 
 
 def _divergence(marginal: Tensor, weights: Tensor, rho: float) -> Tensor:

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from sinkdiv.kernels.reference import row_blocks
-from sinkdiv.transforms import full_precision
-
-Tensors = tuple[Tensor, ...]
+from sinkdiv.transforms import Tensors, full_precision, saved
 
 
 @dataclass(frozen=True)
@@ -125,16 +123,6 @@ class _Streamed(torch.autograd.Function):
         moved = (t if dim is None else t.movedim(dim, -1) for t, dim in zip(inputs, dims, strict=True))
         results = reduction.vectorised(tuple(dim is not None for dim in dims))(*moved)
         return results, (-1,) * len(results)
-
-
-def saved(ctx: Any) -> Tensors:
-    """What a Function saved, fit to be given to another Function.
-
-    ``pull`` of ``_, pull = torch.func.vjp(...)`` runs when the level of the transform is gone. PyTorch's own operations
-    take the saved tensors out of that level; an autograd.Function does not, and gave wrong second derivatives (torch
-    2.13). So each passes through such an operation first.
-    """
-    return tuple(tensor.view_as(tensor) for tensor in ctx.saved_tensors)
 
 
 def _cut(tensors: Tensors, rows: int, more_rows: int, inputs: int) -> tuple[Tensors, Tensors, Tensors, Tensors]:

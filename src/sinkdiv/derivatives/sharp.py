@@ -1,6 +1,6 @@
 """The sharp value's first derivative in numbers, without a graph, streamed (Q23 §3).
 
-With μ = (P∘C)1 and ν = (P∘C)ᵀ1 as right-hand sides of the linear system (`sinkdiv.derivatives.linearised`):
+With μ = (P∘C)1 and ν = (P∘C)ᵀ1 as right-hand sides of the linear system (`sinkdiv.derivatives.linear_systems`):
 
     d<P,C>/dC = P∘(1 + (s_u⊕s_v − C)/ε),    d/da = k₁ (r/a) s_u,    d/db = k₂ (c/b) s_v
 
@@ -16,11 +16,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from sinkdiv.derivatives.accuracy import least_residual
-from sinkdiv.derivatives.known import Partials
-from sinkdiv.derivatives.linearised import Linearised
-from sinkdiv.geometry import CloudGeometry
+from sinkdiv.derivatives.linear_systems import LinearSystems
 from sinkdiv.solvers import Problem, Solution
-from sinkdiv.transforms import full_precision
+from sinkdiv.transforms import Partials, full_precision
 
 
 class _Multipliers(NamedTuple):
@@ -35,7 +33,7 @@ class SharpValue:
 
     def __init__(self, problem: Problem, solution: Solution, tol: float) -> None:
         wanted = max(tol, least_residual(problem.a.dtype))
-        self._at = Linearised(problem, solution, wanted, one_sided=problem.symmetric)
+        self._at = LinearSystems(problem, solution, wanted, one_sided=problem.symmetric)
         self._geometry = problem.geometry
 
     def partials(self, wanted: tuple[bool, ...]) -> Partials:
@@ -76,10 +74,10 @@ class SharpValue:
 
     def _cost_partials(self, multipliers: _Multipliers, wanted: tuple[bool, ...]) -> Partials:
         geometry, at, (log_a, log_b) = self._geometry, self._at, self._at.problem.log_weights
-        factors = 1 + multipliers.rows / at.eps - log_a, multipliers.columns / at.eps - log_b
-        if not isinstance(geometry, CloudGeometry):
-            return (geometry.pairs(0).weighted_plan(*at.plan.logarithms, *factors) if wanted[0] else None,)
-        first = geometry.weighted_gradient(*at.plan.logarithms, *factors, 0) if wanted[0] else None
-        if first is not None and at.one_sided:
-            return first, first
-        return first, geometry.weighted_gradient(*at.plan.logarithms, *factors, 1) if wanted[1] else None
+        if at.one_sided:
+            # Half of the 1 for each side, so that the factors of both sides are the same.
+            factor = 0.5 + multipliers.rows / at.eps - log_a
+            factors = factor, factor
+        else:
+            factors = 1 + multipliers.rows / at.eps - log_a, multipliers.columns / at.eps - log_b
+        return geometry.weighted_gradients(*at.plan.logarithms, *factors, wanted)

@@ -24,7 +24,7 @@ from sinkdiv.solvers.hessian import Plan, SemiDualHessian
 MAX_SYMMETRIC_PRODUCTS = 200
 
 
-class Linearised:
+class LinearSystems:
     """The plan of a problem whose weights are all positive, its marginals, products with it, and its linear systems.
 
     ``one_sided`` says that both sides are one and move as one; the plan is then the symmetric one of f = g. Otherwise
@@ -49,9 +49,9 @@ class Linearised:
         """P v (B, n) for v (B, m), or Pᵀ v."""
         return self.plan.product(v[:, :, None], side).squeeze(-1)
 
-    def stiffness(self, side: int) -> float:
-        """k of a side."""
-        return 1 + self.problem.eps / self.problem.rho[side]
+    def stiffness(self, side: int) -> Tensor:
+        """k of a side, (B, 1)."""
+        return 1 + self.eps / self.problem.rho[side]
 
     def rows(self, right: Tensor, columns: Tensor) -> Tensor:
         """s_u (B, n), given its right-hand side and s_v (B, m)."""
@@ -76,7 +76,7 @@ class Linearised:
         inverse_root = torch.where(sums > 0, sums.rsqrt(), 0.0)[:, :, None]
 
         def apply(t: Tensor) -> Tensor:
-            return self.stiffness(0) * t + inverse_root * self.plan.product(inverse_root * t, 0)
+            return self.stiffness(0)[:, :, None] * t + inverse_root * self.plan.product(inverse_root * t, 0)
 
         scaled = inverse_root * right[:, :, None]
         enough = (self._wanted * scaled.norm(dim=1, keepdim=True)).clamp(min=torch.finfo(right.dtype).tiny)
