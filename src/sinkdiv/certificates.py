@@ -128,7 +128,7 @@ def _soft_cost(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> Tenso
 
 def _feasible_dual(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The dual value (B,) at ε = 0 of potentials f (B, n) and g (B, m) that are feasible, from any g; and they."""
-    sharp = replace(problem, eps=torch.zeros_like(problem.eps))
+    sharp = replace(problem, eps=(0.0,) * len(problem.eps))
     rows, columns = problem.a > 0, problem.b > 0
     f = problem.geometry.ctransform(torch.where(columns, g, -torch.inf), side=0)
     g = problem.geometry.ctransform(torch.where(rows, f, -torch.inf), side=1)

@@ -12,7 +12,7 @@ from sinkdiv.geometry import CloudGeometry, DifferentiableReductions, Geometry, 
 from sinkdiv.ground import CostLike, GroundCost, find_ground_cost
 from sinkdiv.measures import CostMatrix, Samples, check_matrix, check_samples, equalised, is_captured
 from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, Wanted
-from sinkdiv.solvers import MATRIX_METHODS, Problem, Start, Status, one_for_all
+from sinkdiv.solvers import MATRIX_METHODS, Problem, Start, Status
 from sinkdiv.solvers import solve as run_solver
 from sinkdiv.solvers import solve_matrix as run_matrix_solver
 from sinkdiv.transforms import outside
@@ -271,7 +271,7 @@ def _problem(given: Samples | CostMatrix, numbers: tuple[Tensor, ...], settings:
         b = a
     elif settings.balanced and not given.unit_masses:
         b = equalised(b, a)
-    return Problem(_geometry(given, costs, settings), a, b, one_for_all(settings.eps, len(a)), settings.rho)
+    return Problem(_geometry(given, costs, settings), a, b, (settings.eps,) * len(a), settings.rho)
 
 
 def _geometry(given: Samples | CostMatrix, costs: Sequence[Tensor], settings: Settings) -> Geometry:

@@ -288,7 +288,8 @@ class Transport:
         state = ("converged" if done else "not converged") if batch == 1 else f"{done} of {batch} converged"
         state = state if self._settings.limits.tested else "not tested"
         error, passes = float(self._solution.marginal_error.max()), int(self._solution.passes.max())
-        return f"Transport({count}{n}×{m}, eps={self._problem.eps_numbers[0]:g}, {state}, error {error:.1e}, {passes} passes)"
+        eps = self._problem.eps[0]
+        return f"Transport({count}{n}×{m}, eps={eps:g}, {state}, error {error:.1e}, {passes} passes)"
 
     def _cost_partials(self, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         known = self._solution.gradient

@@ -231,7 +231,7 @@ def test_spectrum_of_the_semidual_hessian():
     deleted = np.linalg.eigvalsh(D[:-1, :-1])
     assert (P[:, :-1] * P[:, -1:] / array(a)[:, None]).sum(0).min() - 1e-12 <= deleted[0]
     assert deleted[-1] <= float(b.max()) + 1e-12
-    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], 0.1, (torch.inf, torch.inf))
+    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], (0.1,), (torch.inf, torch.inf))
     g = t.g[None]
     hessian = SemiDualHessian(problem, g, problem.raw_potential(g, problem.eps_column(), 0))
     product = hessian.product(torch.eye(5, dtype=torch.float64)[None])[0]

@@ -9,8 +9,9 @@ import sinkdiv
 from allocations import Largest
 from problems import array, centred, cloud, direction, slope, tight, weights
 from sinkdiv.geometry import cloud as cloud_geometry
+from sinkdiv.geometry import whole
 from sinkdiv.kernels import reference
-from sinkdiv.solvers import hessian, small
+from sinkdiv.solvers import hessian
 
 COSTS = ["sqeuclidean", "euclidean"]
 RHOS = {"balanced": None, "unbalanced": 0.5, "unbalanced pair": (0.3, 2.0)}
@@ -330,7 +331,7 @@ def test_hessian_product_holds_nothing_of_the_size_of_the_plan(request, monkeypa
     for module, name in (
         (reference, "TILE_ENTRIES"),
         (cloud_geometry, "KEPT_ENTRIES"),
-        (small, "ENTRIES"),
+        (whole, "ENTRIES"),
         (hessian, "STORED_ENTRIES"),
     ):
         monkeypatch.setattr(module, name, tile)

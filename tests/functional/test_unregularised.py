@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment, linprog, minimize
 
 import sinkdiv
 from problems import array, cloud, costs, direction, primal, tight, weights
-from sinkdiv.certificate import unregularised_bounds
+from sinkdiv.certificates import unregularised_bounds
 from sinkdiv.costs import find_cost
 from sinkdiv.geometry import CloudGeometry
 from sinkdiv.solvers import Problem
@@ -199,7 +199,7 @@ def some_problem(rho=(math.inf, math.inf), eps=0.05):
     x, y = cloud(106, 7, batch=1), cloud(107, 6, batch=1)
     a, b = weights(106, 7, batch=1), weights(107, 6, batch=1)
     geometry = CloudGeometry(x, y, find_cost("sqeuclidean"))
-    return Problem(geometry, a, b, eps, rho), 0.2 * direction(108, (1, 6))
+    return Problem(geometry, a, b, (eps,) * len(a), rho), 0.2 * direction(108, (1, 6))
 
 
 def test_the_upper_end_is_the_cost_of_a_rounded_plan():
@@ -207,7 +207,7 @@ def test_the_upper_end_is_the_cost_of_a_rounded_plan():
     in NumPy."""
     problem, g = some_problem()
     C, a, b = costs(problem.geometry.x[0], problem.geometry.y[0]), array(problem.a[0]), array(problem.b[0])
-    P = b * np.exp((array(g[0]) - C) / problem.eps)
+    P = b * np.exp((array(g[0]) - C) / problem.eps[0])
     P *= (a / P.sum(1))[:, None]
     P *= np.minimum(b / P.sum(0), 1)
     rows, columns = a - P.sum(1), b - P.sum(0)

@@ -39,7 +39,7 @@ from problems import EXPONENT, cloud, weights
 from sinkdiv import kernels
 from sinkdiv.commands import run
 from sinkdiv.costs import find_cost
-from sinkdiv.geometry import CloudGeometry
+from sinkdiv.geometry import CloudGeometry, whole
 from sinkdiv.kernels import native, reference
 from sinkdiv.solvers import Limits, Problem, Start, small, solve
 from small_problems import KINDS, Kind, assert_same_solution, transport_problem
@@ -296,7 +296,7 @@ def native_solve(problem, limits, start=None):
 def python_solve(problem, limits, start=None):
     """The same algorithm in Python, on native passes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(small, "ENTRIES", 0)
+        patch.setattr(whole, "ENTRIES", 0)
         return solve([problem], limits, [start], [False])[0]
 
 
@@ -382,7 +382,7 @@ def test_no_error_is_made_up_where_all_mass_underflows(dtype, offset):
     """Marginals so soft and far apart that all mass underflows: what is left of it is measured relative to itself."""
     x, y = cloud(804, 20, dtype=dtype, batch=2), cloud(805, 30, dtype=dtype, batch=2) + offset
     a, b = torch.full((2, 20), 1 / 20, dtype=dtype), torch.full((2, 30), 1 / 30, dtype=dtype)
-    problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, b, 1e-3, (1e-3, 1e-3))
+    problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, b, (1e-3,) * len(a), (1e-3, 1e-3))
     junk = [torch.full((2, size), -0.5, dtype=dtype) for size in (1, 20, 30) for _ in range(100)]
     del junk  # memory that is not initialised would now look like numbers
     ours, theirs = (solver(problem, Limits(1e-3, 200)) for solver in (native_solve, python_solve))
@@ -411,7 +411,7 @@ def test_starts(solver, dtype, form, rho):
     warm = solver(problem, limits, Start(cold.g))
     assert int(warm.passes) <= 4 < int(cold.passes)
     generator = torch.Generator().manual_seed(0)
-    g = 1e3 * problem.eps * torch.randn(problem.b.shape, generator=generator, dtype=torch.float64)
+    g = 1e3 * problem.eps[0] * torch.randn(problem.b.shape, generator=generator, dtype=torch.float64)
     lost = solver(problem, limits, Start(g.to(dtype)))
     assert all(solution.status == (sinkdiv.Status.CONVERGED,) for solution in (cold, warm, lost))
     # Where marginals are hard, the constant in nonsense of size 50 stays, and the value carries units of it.
@@ -427,7 +427,8 @@ def test_soft_marginals_of_samples_far_apart(dtype, eps, rho):
     in the potentials, are beyond the range of float32 until it is chosen."""
     x, y = cloud(806, 20, dtype=dtype)[None], cloud(807, 30, dtype=dtype)[None] + 3
     a, b = weights(806, 20, dtype=dtype)[None], weights(807, 30, dtype=dtype)[None]
-    problem, limits = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, b, eps, (rho, rho)), Limits(1e-3, 300)
+    geometry, limits = CloudGeometry(x, y, find_cost("sqeuclidean")), Limits(1e-3, 300)
+    problem = Problem(geometry, a, b, (eps,) * len(a), (rho, rho))
     ours, theirs = native_solve(problem, limits), python_solve(problem, limits)
     assert ours.status == theirs.status == (sinkdiv.Status.CONVERGED,)
     assert ours.passes.tolist() == theirs.passes.tolist()
@@ -469,7 +470,7 @@ def test_a_divergence_of_small_samples_is_one_native_call(monkeypatch):
 @pytest.mark.parametrize("d", [3, 30])
 def test_large_problems_run_native_passes(monkeypatch, dtype, d):
     """Pass by pass, and none by the reference."""
-    monkeypatch.setattr(small, "ENTRIES", 0)
+    monkeypatch.setattr(whole, "ENTRIES", 0)
     for name in ("softmin", "plan_product", "plan_gradient", "marginals"):
         monkeypatch.setattr(reference, name, None)
     calls, softmin = [], native._native.softmin
@@ -662,10 +663,11 @@ pairs = native.Pairs(x, x, find_cost("sqeuclidean"))
 measure(lambda: pairs.softmin(torch.zeros(1, 200_000), torch.full((1, 1), 0.1)))
 
 x, y, a = torch.rand(4, 500, 3), torch.rand(4, 500, 3), torch.full((4, 500), 1 / 500)
-problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, a, 0.01, (float("inf"),) * 2)
+problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, a, (0.01,) * len(a), (float("inf"),) * 2)
 measure(lambda: solve([problem], Limits(1e-30, 10**6), [None], [False]))
 same = CloudGeometry(x, x, find_cost("sqeuclidean"))
-measure(lambda: solve([Problem(same, a, a, 0.01, problem.rho)], Limits(1e-30, 10**6), [None], [False]))
+one = Problem(same, a, a, problem.eps, problem.rho)
+measure(lambda: solve([one], Limits(1e-30, 10**6), [None], [False]))
 """
 
 

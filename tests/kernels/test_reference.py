@@ -134,6 +134,9 @@ def test_coincident_points_of_the_distance_do_not_move_each_other(native, d, req
     assert (pairs.gradient_tangent(*own, i.s[:, :1], i.t[:, :1], *moves) == 0).all()
 
 
+BOTH = (True, True)
+
+
 @costs
 @dimensions
 def test_sides_of_a_geometry(route, name, d):
@@ -143,7 +146,8 @@ def test_sides_of_a_geometry(route, name, d):
     geometry, transposed = CloudGeometry(i.x, i.y, cost), CloudGeometry(i.y, i.x, cost)
     plan, turned = (i.u, i.h, i.eps), (i.h, i.u, i.eps)
     for one, other in (
-        (geometry.weighted_gradient(*plan, i.s, i.t, 1), transposed.weighted_gradient(*turned, i.t, i.s, 0)),
+        *zip(geometry.weighted_gradients(*plan, i.s, i.t, BOTH),
+             reversed(transposed.weighted_gradients(*turned, i.t, i.s, BOTH)), strict=True),
         (geometry.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy, 1),
          transposed.gradient_tangent(*turned, i.t, i.s, i.dy, i.dx, 0)),
         *zip(geometry.tangent_marginals(*plan, i.dx, i.dy),
@@ -154,7 +158,7 @@ def test_sides_of_a_geometry(route, name, d):
         torch.testing.assert_close(one, other, **ROUNDING)
     expected = reference.Pairs(i.x, i.y, cost)
     for one, other in (
-        (geometry.weighted_gradient(*plan, i.s, i.t, 0), expected.weighted_gradient(*plan, i.s, i.t)),
+        (geometry.weighted_gradients(*plan, i.s, i.t, BOTH)[0], expected.weighted_gradient(*plan, i.s, i.t)),
         (geometry.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy, 0),
          expected.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy)),
     ):  # fmt: skip

@@ -5,7 +5,7 @@ import torch
 
 import sinkdiv
 from problems import cloud, weights
-from sinkdiv.geometry.protocol import Geometry
+from sinkdiv.geometry.pairwise import PairwiseGeometry
 
 X, Y, A, B = cloud(110, 6), cloud(111, 5), weights(110, 6), weights(111, 5)
 XB, YB, AB, BB = (torch.stack([tensor] * 3) for tensor in (X, Y, A, B))
@@ -27,8 +27,7 @@ def entrance(request, monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("work was done before the door was passed")
 
-    monkeypatch.setattr(Geometry, "softmin", forbidden)
-    monkeypatch.setattr(Geometry, "softmin_near", forbidden)
+    monkeypatch.setattr(PairwiseGeometry, "softmin", forbidden)
     return ENTRANCES[request.param]
 
 

@@ -54,7 +54,7 @@ def squared(seed, n, m, dtype=torch.float64):
 
 def reference(C, a, b, eps, rho=(INF, INF)):
     """The potentials (f, g) by softmins in the log domain, to 1e-12."""
-    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], eps, rho)
+    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], (eps,), rho)
     solution = accelerated(problem, Limits(1e-12, 40_000))
     assert float(solution.marginal_error) <= 2e-12
     return solution
@@ -472,7 +472,7 @@ def test_stored_kernel_is_right_far_from_where_it_was_formed(dtype, shift):
     """Softmins to both sides by product, or by absorption where products lose something, against the log domain."""
     C, a, b = uniform(140, 30, 20, dtype=dtype), weights(140, 30, dtype=dtype), weights(141, 20, dtype=dtype)
     a[3], b[5] = 0, 0
-    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], 0.01, (INF, INF))
+    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], (0.01,), (INF, INF))
     kernel = StoredKernel(problem)
     eps, rng = problem.eps_column(), np.random.default_rng(140)
     for trial in range(6):
@@ -491,7 +491,7 @@ def test_hessian_shift_and_factorisation():
     """(D + δ diag d) s = v by conjugate gradients and by factorisation; D alone has the kernel of the constants, and
     without a row and column its spectrum lies in [min_j Σ_i P_ij P_im/a_i, max c]."""
     C, a, b = uniform(150, 25, 20), weights(150, 25), weights(151, 20)
-    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], 0.1, (INF, INF))
+    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], (0.1,), (INF, INF))
     solution = accelerated(problem, Limits(1e-3, 1000))
     hessian = SemiDualHessian(problem, solution.g, solution.raw_f)
     D = hessian.product(torch.eye(20, dtype=torch.float64)[None])[0]
@@ -524,7 +524,7 @@ def test_passes_are_softmins_and_products(stored, monkeypatch):
 def test_a_warm_start_is_taken(stored):
     """From the solution itself one step and the verification are enough."""
     C, a, b = squared(170, 40, 40)[None], weights(170, 40)[None], weights(171, 40)[None]
-    problem = Problem(MatrixGeometry(C), a, b, 0.01, (INF, INF))
+    problem = Problem(MatrixGeometry(C), a, b, (0.01,) * len(a), (INF, INF))
     cold = gibbs.sinkhorn(problem, Limits(1e-8, 2000))
     from sinkdiv.solvers import Start
 

@@ -11,8 +11,8 @@ import torch
 import sinkdiv
 from problems import cloud, costs, weights
 from sinkdiv.geometry import cloud as cloud_geometry
+from sinkdiv.geometry import whole as whole_module
 from sinkdiv.kernels import native, reference, triton
-from sinkdiv.solvers import small
 
 pytestmark = [
     pytest.mark.skipif(not triton.available, reason="Triton is not installed"),
@@ -35,7 +35,7 @@ def on_gpu(monkeypatch):
             if DEVICE == "cpu":
                 patch.setattr(triton, "serves", lambda tensor: tensor.dtype in triton.DTYPES)
                 patch.setattr(native, "serves", lambda tensor: False)
-            patch.setattr(small, "GPU_SIDE", 256 if whole else 0)
+            patch.setattr(whole_module, "GPU_SIDE", 256 if whole else 0)
             for name in ("softmin", "marginals", "weighted_marginals", "tangent_marginals", "plan_product", "plan_cost",
                          "plan_gradient", "weighted_gradient", "gradient_tangent", "corrected_primal"):  # fmt: skip
                 patch.setattr(reference, name, None)

@@ -6,8 +6,8 @@ everything else is derived from them, and may be overridden where there is a fas
 is a *capability*: an attribute that is None where there is none. Callers ask for it, and never for a class.
 
 Side 0 reduces over the columns and gives one number for each row; side 1 is the same for the transposed problem. Plans
-are given by their scaled logarithms: P_ij = exp(u_i + h_j − C_ij/ε) with u = log a + f/ε (B, n), which always belongs to
-the rows, and h = log b + g/ε (B, m). ε is (B, 1).
+are given by their scaled logarithms: P_ij = exp(u_i + h_j − C_ij/ε) with u = log a + f/ε (B, n), which always belongs
+to the rows, and h = log b + g/ε (B, m). ε is (B, 1).
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ class Geometry(ABC):
     def energy(self, plan: RoundedPlan) -> Tensor:
         """An upper bound (B,) of Σ_ij a_i b_j s_ij (C_ij + ε log s_ij) for the density s of a rounded plan.
 
-        Where pairs are visited one by one it is the sum itself. Here the logarithm of the sum of both parts is bounded by
-        those of the parts (the log-sum inequality): that is too much by at most ε times the entropy of the two masses,
-        and needs passes over the parts alone, which factorise wherever the kernel does.
+        Where pairs are visited one by one it is the sum itself. Here the logarithm of the sum of both parts is bounded
+        by those of the parts (the log-sum inequality): that is too much by at most ε times the entropy of the two
+        masses, and needs passes over the parts alone, which factorise wherever the kernel does.
         """
         a, b, eps = plan.a, plan.b, plan.eps
         log_a, log_b = a.log(), b.log()
@@ -234,7 +234,7 @@ class Posed(Protocol):
     @property
     def b(self) -> Tensor: ...
     @property
-    def eps(self) -> Tensor: ...
+    def eps(self) -> tuple[float, ...]: ...
     @property
     def rho(self) -> tuple[float, float]: ...
     @property

@@ -78,12 +78,12 @@ class NativeSolver:
             )
             a = problem.a.contiguous()
             weights = (a, a if problem.symmetric else problem.b.contiguous())
-            g, eps = None if start is None else start.contiguous(), problem.eps.contiguous()
-            kept.append((operand, weights, g, eps))  # alive until the call returns
+            g = None if start is None else start.contiguous()
+            kept.append((operand, weights, g))  # alive until the call returns
             outputs = (solution.results, solution.passes, solution.errors)
             batches.append(
                 native.small_batch(
-                    operand, float(eps[0]), problem.rho, problem.symmetric, weights, g, outputs, solution.gradient
+                    operand, problem.eps[0], problem.rho, problem.symmetric, weights, g, outputs, solution.gradient
                 )
             )
             solutions.append(solution)
@@ -110,7 +110,7 @@ class FusedSolver:
         return [
             WholeSolution(
                 *solve_small(
-                    problem.geometry.costs(), problem.a, problem.b, problem.geometry.spread(), float(problem.eps[0]),
+                    problem.geometry.costs(), problem.a, problem.b, problem.geometry.spread(), problem.eps[0],
                     problem.rho, symmetric=problem.symmetric, start=start, tol=tol, max_passes=max_passes, checks=count,
                 )
             )
@@ -120,7 +120,7 @@ class FusedSolver:
 
 def _numbers(problem: Posed) -> int:
     """How many numbers a result holds (`WholeSolution.results`)."""
-    _, n, m = problem.geometry.shape
+    n, m = problem.a.shape[1], problem.b.shape[1]
     return 2 * n + 3 if problem.symmetric else 2 * (n + m) + 3
 
 

@@ -10,7 +10,7 @@ from sinkdiv.solvers.automatic import automatic
 from sinkdiv.solvers.gibbs import sinkhorn
 from sinkdiv.solvers.lbfgs import lbfgs
 from sinkdiv.solvers.newton import newton
-from sinkdiv.solvers.problem import Check, Limits, Problem, Solution, Start, Status, check_spread, one_for_all
+from sinkdiv.solvers.problem import Check, Limits, Problem, Solution, Start, Status, check_spread
 from sinkdiv.solvers.small import is_small, solve_small
 from sinkdiv.solvers.symmetric import symmetric
 
@@ -23,7 +23,6 @@ __all__ = [
     "Start",
     "Status",
     "accelerated",
-    "one_for_all",
     "solve",
     "solve_matrix",
     "symmetric",

@@ -65,10 +65,8 @@ class Ascent:
         self.anderson = (anderson or suited_to(b.device))(b, MIXING, modulo_constants=True)
         self.with_mass = b > 0
         # The rounding of a dual value is that of a potential, which is of the size of the costs.
-        self.fall = (
-            FALL
-            + 4 * torch.finfo(b.dtype).eps * problem.geometry.spread().double() / problem.eps_column()[:, 0].double()
-        )
+        exponents = problem.geometry.spread().double() / problem.eps_column()[:, 0].double()
+        self.fall = FALL + 4 * torch.finfo(b.dtype).eps * exponents
         self.g, self.r = torch.zeros_like(b), torch.zeros_like(b)  # the reference: the last point that did not fall
         self.dual = torch.full_like(self.fall, -torch.inf)  # the greatest so far; −∞ without a reference
         self.length = torch.zeros_like(self.fall)

@@ -90,7 +90,7 @@ def _part(problem: Problem, which: Tensor) -> Problem:
     """The problems of a batch marked in ``which`` (B,)."""
     dense = problem.geometry.dense
     assert dense is not None, "only stored costs are solved here"
-    eps = problem.eps[which.cpu()]
+    eps = tuple(number for number, chosen in zip(problem.eps, which.tolist(), strict=True) if chosen)
     return replace(problem, geometry=dense.part(which), a=problem.a[which], b=problem.b[which], eps=eps)
 
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
-from torch import Tensor
 
 from sinkdiv.geometry.padding import stacked
-from sinkdiv.solvers.problem import Limits, Problem, Solution, Start, one_for_all
+from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
 
 #: Problems of more pairs than this are solved alone. Estimated, not measured: a pass over so many takes some 30 µs on a
 #: large GPU, the launches of a step some 500 µs; padding and waiting for the slowest make it a few passes more.
@@ -98,15 +97,9 @@ def _joined(problems: Sequence[Problem]) -> Problem:
     geometry = first.geometry.joined([problem.geometry for problem in others])
     a = stacked([problem.a for problem in problems])
     b = a if first.symmetric else stacked([problem.b for problem in problems])
+    eps = tuple(number for problem in problems for number in problem.eps)
     parts = tuple(problem.geometry.shape[0] for problem in problems)
-    return replace(first, geometry=geometry, a=a, b=b, eps=_joined_eps(problems), parts=parts)
-
-
-def _joined_eps(problems: Sequence[Problem]) -> Tensor:
-    numbers = [number for problem in problems for number in problem.eps_numbers]
-    if len(set(numbers)) == 1:
-        return one_for_all(numbers[0], len(numbers))
-    return torch.cat([problem.eps for problem in problems])
+    return replace(first, geometry=geometry, a=a, b=b, eps=eps, parts=parts)
 
 
 def _joined_start(starts: Sequence[Start | None]) -> Start | None:

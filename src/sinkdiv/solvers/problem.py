@@ -77,8 +77,8 @@ class Problem:
     """min <P,C> + ε KL(P|abᵀ) subject to, or softly attracted by (ρ < ∞), the marginals a and b.
 
     ``a`` (B, n) and ``b`` (B, m) are detached; ``b`` has been scaled to a's mass where the problem is balanced.
-    ``eps`` (B,) holds the regularisation of each problem, in float64 and in the host's memory, so that nobody waits for
-    a device to know it (`one_for_all` makes it of a number).
+    ``eps`` holds the regularisation of each of the B problems, as numbers of the host: no device is waited for to know
+    them.
     ``rho`` holds the strengths for the rows and the columns: both finite, or both infinite for hard constraints.
     ``parts`` tells how many of the batch belong to each of several problems that were joined; () if there is one only.
     """
@@ -86,7 +86,7 @@ class Problem:
     geometry: Geometry
     a: Tensor
     b: Tensor
-    eps: Tensor
+    eps: tuple[float, ...]
     rho: tuple[float, float]
     parts: tuple[int, ...] = ()
 
@@ -114,21 +114,15 @@ class Problem:
         """The spread of each problem's cost, read from the device once."""
         return tuple(self.geometry.spread().tolist())
 
-    @cached_property
-    def eps_numbers(self) -> tuple[float, ...]:
-        """The ε of each problem."""
-        return tuple(self.eps.tolist())
-
     def eps_column(self) -> Tensor:
         """ε as (B, 1), in the dtype and on the device of the problem."""
         column: Tensor = self.__dict__["_eps_column"]
         return column
 
     def _made_eps_column(self) -> Tensor:
-        batch = self.geometry.shape[0]
-        if batch == 1 or self.eps.stride(0) == 0:  # one number: filled in without a copy from the host
-            return self.a.new_full((batch, 1), float(self.eps[0]))
-        return self.eps[:, None].to(self.a.device, self.a.dtype, non_blocking=True)
+        if len(set(self.eps)) == 1:  # filled in without a copy from the host
+            return self.a.new_full((len(self.eps), 1), self.eps[0])
+        return self.a.new_tensor(self.eps)[:, None]
 
     def raw_potential(self, other: Tensor, eps: Tensor, side: int, near: Tensor | None = None) -> Tensor:
         """The softmin that ``other``, the potential of the other side, sends to this side: one pass.
@@ -197,11 +191,6 @@ class Problem:
         excess = columns.logsumexp(-1, keepdim=True) - rows.logsumexp(-1, keepdim=True)
         t = excess / (1 / (self.rho[0] + eps) + 1 / self.rho[1])
         return g + t, raw_f - t
-
-
-def one_for_all(eps: float, batch: int) -> Tensor:
-    """The same ε for each problem of a batch, as `Problem.eps`."""
-    return torch.tensor(eps, dtype=torch.float64).expand(batch)
 
 
 def check_spread(spreads: Sequence[float]) -> None:

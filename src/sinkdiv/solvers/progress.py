@@ -167,10 +167,10 @@ def statuses(errors: Sequence[float], spreads: Sequence[float], problem: Problem
     """How each problem of a solve ended that nobody stopped, from its marginal error and the spread of its cost."""
     if not limits.tested:
         return (Status.FIXED,) * len(errors)
-    worst = _resolution(max(spreads), min(problem.eps_numbers), problem)
+    worst = _resolution(max(spreads), min(problem.eps), problem)
     if worst <= limits.tol and all(error <= limits.tol for error in errors):
         return (Status.CONVERGED,) * len(errors)
-    each = zip(errors, spreads, problem.eps_numbers, strict=True)
+    each = zip(errors, spreads, problem.eps, strict=True)
     return tuple(_status_of(error, _resolution(spread, eps, problem), limits) for error, spread, eps in each)
 
 

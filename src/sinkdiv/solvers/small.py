@@ -73,11 +73,10 @@ class _Solved:
         parts = self.problem.parts or (len(self.passes),)
         if not limits.tested:
             return ((),) * len(parts)
-        recorded = zip(
-            *(t.cpu().split(parts) for t in (self.found.errors, self.passes, self.numbers[:, 0])), strict=True
-        )
+        recorded = self.found.errors, self.passes, self.numbers[:, 0]
+        each = zip(*(tensor.cpu().split(parts) for tensor in recorded), strict=True)
         step = 1 if self.problem.symmetric else 2
-        return tuple(_history(errors, passes, final, step) for errors, passes, final in recorded)
+        return tuple(_history(errors, passes, final, step) for errors, passes, final in each)
 
 
 def _solutions(solved: Sequence[_Solved], limits: Limits) -> list[Solution]:

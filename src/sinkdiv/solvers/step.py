@@ -35,13 +35,14 @@ class Iterate:
 def sinkhorn_step(problem: Problem, g: Tensor, eps: Tensor, near: Iterate | None = None) -> Iterate:
     """The iterate of g (B, m) at the regularisation ``eps`` (B, 1): two passes.
 
-    f is the best partner of g, so that the rows of the plan are exact; the softmin back to g measures its columns. Where
-    the marginals are soft, g is first moved by its best constant (`Problem.translated`). ``near`` is the iterate before,
-    whose softmins are good guesses.
+    f is the best partner of g, so that the rows of the plan are exact; the softmin back to g measures its columns.
+    Where the marginals are soft, g is first moved by its best constant (`Problem.translated`). ``near`` is the iterate
+    before, whose softmins are good guesses.
     """
-    g, raw_f = problem.translated(g, problem.raw_potential(g, eps, 0, near and near.raw_f), eps)
+    near_f, near_g = (None, None) if near is None else (near.raw_f, near.raw_g)
+    g, raw_f = problem.translated(g, problem.raw_potential(g, eps, 0, near_f), eps)
     f = problem.damped(raw_f, eps, side=0)
-    raw_g = problem.raw_potential(f, eps, 1, near and near.raw_g)
+    raw_g = problem.raw_potential(f, eps, 1, near_g)
     return Iterate(f, g, raw_f, raw_g, problem.residual(g, raw_g, eps, side=1))
 
 

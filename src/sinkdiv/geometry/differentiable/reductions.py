@@ -1,8 +1,8 @@
 """What derivatives ask of a geometry: its reductions as functions that can be differentiated to any order.
 
 They say the same as the reductions of the geometry itself, of tensors with a graph. Weights are factors here, not
-logarithms, so that a weight of zero has a derivative. ``costs`` are the tensors that the cost is made of: (x, y) between
-points, (C,) for a matrix, () where the costs are fixed. Side 1 is the transposed problem.
+logarithms, so that a weight of zero has a derivative. ``costs`` are the tensors that the cost is made of: (x, y)
+between points, (C,) for a matrix, () where the costs are fixed. Side 1 is the transposed problem.
 """
 
 from __future__ import annotations
