@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sinkdiv.costs import Cost
 from sinkdiv.geometry.protocol import Geometry
-from sinkdiv.kernels import Pairs, PointPairs, forms_fast, native, of_matrix, of_points
+from sinkdiv.kernels import PointReductions, Reductions, forms_fast, native, of_matrix, of_points
 
 #: A cost matrix of at most this many entries is formed once and kept, where forming it again would cost more.
 KEPT_ENTRIES = 2**22
@@ -42,8 +42,8 @@ class CloudGeometry(Geometry):
             self._given = self.x, self.y
         self.shape = (x.shape[0], x.shape[1], y.shape[1])
         self.dtype, self.device = x.dtype, x.device
-        self._point_pairs: dict[int, PointPairs] = {}
-        self._kept_pairs: dict[int, Pairs] = {}
+        self._point_pairs: dict[int, PointReductions] = {}
+        self._kept_pairs: dict[int, Reductions] = {}
 
     @cached_property
     def center(self) -> Tensor:
@@ -60,7 +60,7 @@ class CloudGeometry(Geometry):
         """The centred columns' points (B, m, d)."""
         return self.x if self.symmetric else self._given[1] - self.center
 
-    def pairs(self, side: int) -> Pairs:
+    def pairs(self, side: int) -> Reductions:
         batch, n, m = self.shape
         if forms_fast(self._given[0], self.cost) or batch * n * m > KEPT_ENTRIES:
             return self._of_points(side)
@@ -69,15 +69,15 @@ class CloudGeometry(Geometry):
             self._kept_pairs = {0: of_matrix(C), 1: of_matrix(C.mT)}
         return self._kept_pairs[side]
 
-    def native_pairs(self) -> native.AnyPairs | None:
+    def native_reductions(self) -> native.AnyReductions | None:
         return self._native
 
     @cached_property
-    def _native(self) -> native.AnyPairs | None:
+    def _native(self) -> native.AnyReductions | None:
         x, y = self._given  # centred or not: a small problem of low dimension need not pay for it
-        return native.Pairs(x, y, self.cost) if native.serves(x) and native.knows(self.cost) else None
+        return native.PointReductions(x, y, self.cost) if native.serves(x) and native.knows(self.cost) else None
 
-    def _of_points(self, side: int) -> PointPairs:
+    def _of_points(self, side: int) -> PointReductions:
         if not self._point_pairs:
             pairs = of_points(self.x, self.y, self.cost, precision=self.precision, counts=self.counts)
             self._point_pairs = {0: pairs, 1: pairs if self.symmetric else pairs.swapped()}

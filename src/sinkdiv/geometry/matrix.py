@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sinkdiv.geometry.protocol import Geometry
-from sinkdiv.kernels import Pairs, native, of_matrix
+from sinkdiv.kernels import Reductions, native, of_matrix
 
 
 class MatrixGeometry(Geometry):
@@ -24,20 +24,20 @@ class MatrixGeometry(Geometry):
         self.shape = (C.shape[0], C.shape[1], C.shape[2])
         self.dtype, self.device = C.dtype, C.device
         self._known_to_forbid = forbids
-        self._pairs: dict[int, Pairs] = {}
+        self._pairs: dict[int, Reductions] = {}
 
     @property
     def matrix(self) -> Tensor:
         return self.C
 
-    def pairs(self, side: int) -> Pairs:
+    def pairs(self, side: int) -> Reductions:
         if side not in self._pairs:
             self._pairs[side] = of_matrix(self.C if side == 0 else self.C.mT, forbids=self.forbids)
         return self._pairs[side]
 
-    def native_pairs(self) -> native.AnyPairs | None:
+    def native_reductions(self) -> native.AnyReductions | None:
         pairs = self.pairs(0)
-        return pairs if isinstance(pairs, native.MatrixPairs) else None
+        return pairs if isinstance(pairs, native.MatrixReductions) else None
 
     @cached_property
     def _range(self) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from sinkdiv.kernels import Pairs, native
+from sinkdiv.kernels import Reductions, native
 
 
 class Geometry(ABC):
@@ -24,7 +24,7 @@ class Geometry(ABC):
     """Whether rows and columns are the same points, so that C is symmetric."""
 
     @abstractmethod
-    def pairs(self, side: int) -> Pairs:
+    def pairs(self, side: int) -> Reductions:
         """The kernels over the pairs of C (side 0) or of Cᵀ (side 1)."""
 
     @abstractmethod
@@ -39,7 +39,7 @@ class Geometry(ABC):
     def to(self, dtype: torch.dtype) -> Geometry:
         """The same geometry computed in another dtype."""
 
-    def native_pairs(self) -> native.AnyPairs | None:
+    def native_reductions(self) -> native.AnyReductions | None:
         """The problem as the native kernels take it whole, or None if they do not know its cost."""
         return None
 
@@ -59,7 +59,7 @@ class Geometry(ABC):
 
     def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor, side: int) -> Tensor:
         """The same, of which ``near`` is a guess that may save time: one pass."""
-        return self.pairs(side).softmin_near(h, near, eps)
+        return self.pairs(side).softmin(h, eps, near)
 
     def softmin_by_marginal(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
         """The softmin (B, m) that h (B, n) sends to the columns, for a good guess ``near`` (B, m): one pass."""

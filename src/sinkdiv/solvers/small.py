@@ -37,7 +37,7 @@ def is_small(problem: Problem, limits: Limits) -> bool:
     if triton.serves(problem.a):
         return max(n, m) <= GPU_SIDE and batch * n * m <= GPU_ENTRIES and not problem.geometry.forbids
     served = native.serves(problem.a) and max(n, m) <= native.SMALL_SIDE
-    return served and problem.geometry.native_pairs() is not None
+    return served and problem.geometry.native_reductions() is not None
 
 
 def solve_small(
@@ -137,8 +137,9 @@ def _on_gpu(problem: Problem, limits: Limits, start: Start | None) -> _Solved:
 
     geometry = problem.geometry
     C = geometry.pairs(0).costs() if geometry.matrix is None else geometry.matrix
+    eps = torch.full((C.shape[0],), problem.eps, dtype=torch.float64, device=C.device)
     outputs = solve_small(
-        C, problem.a, problem.b, geometry.spread(), problem.eps, problem.rho, symmetric=problem.symmetric,
+        C, problem.a, problem.b, geometry.spread(), eps, problem.rho, symmetric=problem.symmetric,
         start=None if start is None else start.g, tol=limits.tol, max_passes=limits.max_passes,
         checks=_checks(problem, limits),
     )  # fmt: skip
@@ -151,19 +152,20 @@ def _on_cpu(
     solved, batches, kept = [], [], []
     for problem, start, wanted in zip(problems, starts, differentiate, strict=True):
         batch, dtype = problem.geometry.shape[0], problem.a.dtype
-        pairs = problem.geometry.native_pairs()
+        pairs = problem.geometry.native_reductions()
         assert pairs is not None, "is_small holds"
         results = torch.empty(batch, sum(_sizes(problem)), dtype=dtype)
         passes = torch.empty(batch, dtype=torch.int64)
         errors = torch.empty(batch, _checks(problem, limits), dtype=torch.float32)
-        gradient = torch.empty_like(pairs.x) if wanted and isinstance(pairs, native.Pairs) else None
+        gradient = torch.empty_like(pairs.x) if wanted and isinstance(pairs, native.PointReductions) else None
         a = problem.a.contiguous()
         weights = (a, a if problem.symmetric else problem.b.contiguous())
         g = None if start is None else start.g.contiguous()
-        kept.append((weights, g))  # alive until the call returns
+        eps = torch.full((batch,), problem.eps, dtype=torch.float64)
+        kept.append((weights, g, eps))  # alive until the call returns
         batches.append(
             native.small_batch(
-                pairs, problem.eps, problem.rho, problem.symmetric, weights, g, (results, passes, errors), gradient
+                pairs, eps, problem.rho, problem.symmetric, weights, g, (results, passes, errors), gradient
             )
         )
         solved.append(_Solved(problem, results, passes, errors, gradient))

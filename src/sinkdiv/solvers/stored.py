@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sinkdiv.geometry import Geometry
-from sinkdiv.kernels import Pairs
+from sinkdiv.kernels import Reductions
 from sinkdiv.solvers.problem import Limits, Problem, Solution
 from sinkdiv.solvers.progress import Iterate, Progress
 
@@ -54,7 +54,7 @@ class StoredKernel(Geometry):
         """What a softmin to each side may cost: twice two, if both products fail."""
         return 2 if self._eps is None else 4
 
-    def pairs(self, side: int) -> Pairs:
+    def pairs(self, side: int) -> Reductions:
         return self.inner.pairs(side)
 
     @property
