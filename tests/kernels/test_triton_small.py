@@ -95,6 +95,31 @@ def test_blocks_of_rows(monkeypatch, form, rho):
     assert_same_solution(by_kernel(problem, limits), by_python(problem, limits), problem, limits)
 
 
+@pytest.mark.parametrize("form", ["matrix", "symmetric"])
+@pytest.mark.parametrize("rho", [HARD, (0.3, 0.3)])
+def test_an_eps_for_each_problem(form, rho):
+    """A batch with different ε is solved as its problems are, one by one: bit for bit, for nothing is shared."""
+    from sinkdiv.kernels.triton.small import solve_small
+
+    problem = transport_problem(Kind(batch=3, n=9, m=7, rho=rho, form=form, empty=True))
+    C = problem.geometry.reductions(0).costs()
+    given = [t.to(DEVICE) for t in (C, problem.a, problem.b, problem.geometry.spread())]
+    eps = torch.tensor([0.03, 0.1, 1.0], dtype=torch.float64, device=DEVICE)
+
+    def solved(which):
+        return solve_small(
+            *(t[which] for t in given), eps[which], rho,
+            symmetric=problem.symmetric, start=None, tol=1e-6, max_passes=200, checks=2,
+        )  # fmt: skip
+
+    together = solved(slice(None))
+    assert len(set(together[1].tolist())) > 1, "the problems must differ"
+    for b in range(3):
+        alone = solved(slice(b, b + 1))
+        for one, other in zip(together, alone, strict=True):  # errors are NaN above the target ε
+            assert torch.equal(one[b : b + 1].nan_to_num(-2), other.nan_to_num(-2))
+
+
 def clusters(dtype=torch.float64):
     """Two clusters, far apart relative to ε, that have to exchange a little mass."""
     x, y = cloud(31, 12, dtype=dtype)[None] * 0.05, cloud(32, 12, dtype=dtype)[None] * 0.05

@@ -14,7 +14,7 @@ from sinkdiv.geometry.padding import stacked
 from sinkdiv.geometry.pairwise import PairwiseGeometry
 from sinkdiv.geometry.protocol import Geometry, Points
 from sinkdiv.geometry.whole import Operand
-from sinkdiv.kernels import Pairs, PointPairs, forms_fast, native, of_matrix, of_points
+from sinkdiv.kernels import PointReductions, Reductions, forms_fast, native, of_matrix, of_points
 
 #: A cost matrix of at most this many entries is formed once and kept, where forming it again would cost more.
 KEPT_ENTRIES = 2**22
@@ -48,8 +48,8 @@ class CloudGeometry(PairwiseGeometry):
         self._like = self._given[0]
         self.shape = (x.shape[0], x.shape[1], y.shape[1])
         self.dtype, self.device = x.dtype, x.device
-        self._point_pairs: dict[int, PointPairs] = {}
-        self._kept_pairs: dict[int, Pairs] = {}
+        self._point_reductions: dict[int, PointReductions] = {}
+        self._kept_reductions: dict[int, Reductions] = {}
 
     @cached_property
     def center(self) -> Tensor:
@@ -66,14 +66,14 @@ class CloudGeometry(PairwiseGeometry):
         """The centred columns' points (B, m, d)."""
         return self.x if self.symmetric else self._given[1] - self.center
 
-    def pairs(self, side: int) -> Pairs:
+    def reductions(self, side: int) -> Reductions:
         batch, n, m = self.shape
         if forms_fast(self._given[0], self.cost) or batch * n * m > KEPT_ENTRIES:
             return self._of_points(side)
-        if not self._kept_pairs:
+        if not self._kept_reductions:
             C = self._of_points(0).costs()
-            self._kept_pairs = {0: of_matrix(C), 1: of_matrix(C.mT)}
-        return self._kept_pairs[side]
+            self._kept_reductions = {0: of_matrix(C), 1: of_matrix(C.mT)}
+        return self._kept_reductions[side]
 
     def native_operand(self) -> Operand | None:
         return self._native_operand
@@ -81,13 +81,13 @@ class CloudGeometry(PairwiseGeometry):
     @cached_property
     def _native_operand(self) -> Operand | None:
         x, y = self._given  # centred or not: a small problem of low dimension need not pay for it
-        return native.Pairs(x, y, self.cost) if native.serves(x) and native.knows(self.cost) else None
+        return native.PointReductions(x, y, self.cost) if native.serves(x) and native.knows(self.cost) else None
 
-    def _of_points(self, side: int) -> PointPairs:
-        if not self._point_pairs:
-            pairs = of_points(self.x, self.y, self.cost, precision=self.precision, counts=self.counts)
-            self._point_pairs = {0: pairs, 1: pairs if self.symmetric else pairs.swapped()}
-        return self._point_pairs[side]
+    def _of_points(self, side: int) -> PointReductions:
+        if not self._point_reductions:
+            own = of_points(self.x, self.y, self.cost, precision=self.precision, counts=self.counts)
+            self._point_reductions = {0: own, 1: own if self.symmetric else own.swapped()}
+        return self._point_reductions[side]
 
     def spread(self) -> Tensor:
         return self._spread

@@ -10,7 +10,7 @@ from torch import Tensor
 from sinkdiv.geometry.differentiable import DifferentiableReductions, OfMatrix
 from sinkdiv.geometry.pairwise import PairwiseGeometry
 from sinkdiv.geometry.whole import Operand
-from sinkdiv.kernels import Pairs, native, of_matrix
+from sinkdiv.kernels import Reductions, native, of_matrix
 
 
 class MatrixGeometry(PairwiseGeometry):
@@ -27,16 +27,16 @@ class MatrixGeometry(PairwiseGeometry):
         self.shape = (C.shape[0], C.shape[1], C.shape[2])
         self.dtype, self.device = C.dtype, C.device
         self._known_to_forbid = forbids
-        self._pairs: dict[int, Pairs] = {}
+        self._reductions: dict[int, Reductions] = {}
 
-    def pairs(self, side: int) -> Pairs:
-        if side not in self._pairs:
-            self._pairs[side] = of_matrix(self.C if side == 0 else self.C.mT, forbids=self.forbids)
-        return self._pairs[side]
+    def reductions(self, side: int) -> Reductions:
+        if side not in self._reductions:
+            self._reductions[side] = of_matrix(self.C if side == 0 else self.C.mT, forbids=self.forbids)
+        return self._reductions[side]
 
     def native_operand(self) -> Operand | None:
-        pairs = self.pairs(0)
-        return pairs if isinstance(pairs, native.MatrixPairs) else None
+        reductions = self.reductions(0)
+        return reductions if isinstance(reductions, native.MatrixReductions) else None
 
     @cached_property
     def _range(self) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ class MatrixGeometry(PairwiseGeometry):
     def weighted_gradients(
         self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, wanted: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
-        return (self.pairs(0).weighted_plan(u, h, eps, s, t) if wanted[0] else None,)
+        return (self.reductions(0).weighted_plan(u, h, eps, s, t) if wanted[0] else None,)
 
     def differentiable(self, eps: Tensor) -> DifferentiableReductions:
         return OfMatrix(eps)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sinkdiv.geometry.protocol import Dense, Geometry, RoundedPlan, Whole
 from sinkdiv.geometry.whole import Operand, engine
-from sinkdiv.kernels import Pairs
+from sinkdiv.kernels import Reductions
 
 
 class PairwiseGeometry(Geometry):
@@ -18,7 +18,7 @@ class PairwiseGeometry(Geometry):
     """A tensor of the dtype and on the device of the costs."""
 
     @abstractmethod
-    def pairs(self, side: int) -> Pairs:
+    def reductions(self, side: int) -> Reductions:
         """The kernels over the pairs of C (side 0) or of Cᵀ (side 1)."""
 
     @abstractmethod
@@ -30,34 +30,33 @@ class PairwiseGeometry(Geometry):
         """The geometry of the problems of the batch that are marked in ``which`` (B,)."""
 
     def softmin(self, h: Tensor, eps: Tensor, side: int, near: Tensor | None = None) -> Tensor:
-        pairs = self.pairs(side)
-        return pairs.softmin(h, eps) if near is None else pairs.softmin_near(h, near, eps)
+        return self.reductions(side).softmin(h, eps, near)
 
     def ctransform(self, g: Tensor, side: int) -> Tensor:
-        return self.pairs(side).ctransform(g)
+        return self.reductions(side).ctransform(g)
 
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor, side: int) -> Tensor:
         own, other = (u, h) if side == 0 else (h, u)
-        return self.pairs(side).plan_product(own, other, eps, v)
+        return self.reductions(side).plan_product(own, other, eps, v)
 
     def cost_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor, side: int) -> Tensor:
         own, other = (u, h) if side == 0 else (h, u)
-        return self.pairs(side).cost_product(own, other, eps, v)
+        return self.reductions(side).cost_product(own, other, eps, v)
 
     def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-        return self.pairs(0).plan_cost(u, h, eps)
+        return self.reductions(0).plan_cost(u, h, eps)
 
     def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """One pass for both."""
-        return self.pairs(0).marginals(u, h, eps)
+        return self.reductions(0).marginals(u, h, eps)
 
     def weighted_marginals(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """One pass for both."""
-        return self.pairs(0).weighted_marginals(u, h, eps, s, t)
+        return self.reductions(0).weighted_marginals(u, h, eps, s, t)
 
     def energy(self, plan: RoundedPlan) -> Tensor:
         """The sum itself: one pass."""
-        return self.pairs(0).corrected_primal(plan.a, plan.b, plan.u, plan.h, plan.eps, plan.p, plan.q)
+        return self.reductions(0).corrected_primal(plan.a, plan.b, plan.u, plan.h, plan.eps, plan.p, plan.q)
 
     @property
     def dense(self) -> Dense:
@@ -65,11 +64,11 @@ class PairwiseGeometry(Geometry):
 
     def costs(self) -> Tensor:
         """C, (B, n, m)."""
-        return self.pairs(0).costs()
+        return self.reductions(0).costs()
 
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """P, (B, n, m)."""
-        return self.pairs(0).plan_matrix(u, h, eps)
+        return self.reductions(0).plan_matrix(u, h, eps)
 
     @property
     def whole(self) -> Whole | None:

@@ -23,7 +23,7 @@ ENTRIES = 2**20
 #: Most rows or columns of a problem that a GPU's multiprocessor solves, and costs of a batch that are formed for it.
 GPU_SIDE, GPU_ENTRIES = 256, 2**26
 
-Operand = native.AnyPairs
+Operand = native.AnyReductions
 
 
 class Storable(Protocol):
@@ -74,17 +74,18 @@ class NativeSolver:
                 results=problem.a.new_empty(len(problem.a), _numbers(problem)),
                 passes=torch.empty(len(problem.a), dtype=torch.int64),
                 errors=torch.empty(len(problem.a), count, dtype=torch.float32),
-                gradient=torch.empty_like(operand.x) if wanted and isinstance(operand, native.Pairs) else None,
+                gradient=torch.empty_like(operand.x)
+                if wanted and isinstance(operand, native.PointReductions)
+                else None,
             )
             a = problem.a.contiguous()
             weights = (a, a if problem.symmetric else problem.b.contiguous())
             g = None if start is None else start.contiguous()
-            kept.append((operand, weights, g))  # alive until the call returns
+            eps = torch.tensor(problem.eps, dtype=torch.float64)
+            kept.append((operand, weights, g, eps))  # alive until the call returns
             outputs = (solution.results, solution.passes, solution.errors)
             batches.append(
-                native.small_batch(
-                    operand, problem.eps[0], problem.rho, problem.symmetric, weights, g, outputs, solution.gradient
-                )
+                native.small_batch(operand, eps, problem.rho, problem.symmetric, weights, g, outputs, solution.gradient)
             )
             solutions.append(solution)
         native.solve_small(batches, problems[0].a.dtype, tol, max_passes)
@@ -110,12 +111,24 @@ class FusedSolver:
         return [
             WholeSolution(
                 *solve_small(
-                    problem.geometry.costs(), problem.a, problem.b, problem.geometry.spread(), problem.eps[0],
+                    problem.geometry.costs(), problem.a, problem.b, problem.geometry.spread(), _on_device(problem),
                     problem.rho, symmetric=problem.symmetric, start=start, tol=tol, max_passes=max_passes, checks=count,
                 )
             )
             for problem, start, count in zip(problems, starts, checks, strict=True)
         ]  # fmt: skip
+
+
+def _empty_gradient(operand: Operand) -> Tensor | None:
+    return torch.empty_like(operand.x) if isinstance(operand, native.PointReductions) else None
+
+
+def _on_device(problem: Posed) -> Tensor:
+    """ε (B,) in float64; one number for all is filled in without a copy from the host."""
+    device, first = problem.a.device, problem.eps[0]
+    if all(number == first for number in problem.eps):
+        return torch.full((len(problem.eps),), first, dtype=torch.float64, device=device)
+    return torch.tensor(problem.eps, dtype=torch.float64, device=device)
 
 
 def _numbers(problem: Posed) -> int:

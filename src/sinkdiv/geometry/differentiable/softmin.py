@@ -42,8 +42,8 @@ class PointSoftmin:
         g, b, x, y = inputs
         eps = self.eps
         u, h = raw / eps, b.log() + g / eps
-        pairs, transposed = of_points(x, y, self.cost), of_points(y, x, self.cost)
-        grad_x = cotangent[:, :, None] * pairs.plan_gradient(u, h, eps) if wanted[2] else None
+        own, transposed = of_points(x, y, self.cost), of_points(y, x, self.cost)
+        grad_x = cotangent[:, :, None] * own.plan_gradient(u, h, eps) if wanted[2] else None
         grad_y = None
         if wanted[3]:  # a plan has no negative entries: the two signs of the cotangent take turns
             signs = (transposed.plan_gradient(h, u + (sign * cotangent).clamp(min=0).log(), eps) for sign in (1, -1))

@@ -70,13 +70,9 @@ class _Reductions(ABC):
     def swapped(self) -> _Reductions:
         """The reductions over the rows."""
 
-    def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
-        """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
-        return self._softmin(h, eps)
-
-    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
-        """The same, sooner if ``near`` (B, n) is a good guess of it."""
-        return self._softmin(h, eps, Start.NEAR, near)
+    def softmin(self, h: Tensor, eps: Tensor, near: Tensor | None = None) -> Tensor:
+        """−ε log Σ_j exp(h_j − C_ij/ε), (B, n); sooner if ``near`` (B, n) is a good guess of it."""
+        return self._softmin(h, eps, Start.COLD if near is None else Start.NEAR, near)
 
     def ctransform(self, g: Tensor) -> Tensor:
         """min_j (C_ij − g_j), (B, n)."""
@@ -90,8 +86,12 @@ class _Reductions(ABC):
         """P v, (B, n, k), for v (B, m, k)."""
         return self._product(Weight.PLAN, u, h, eps, _Values(v.contiguous()))
 
+    def cost_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
+        """(P∘C) v, (B, n, k), for v (B, m, k); ε may be ∞."""
+        return self._product(Weight.COST, u, h, eps, _Values(v.contiguous()))
+
     def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-        """<P, C>, (B,)."""
+        """<P, C>, (B,); ε may be ∞."""
         return self._row_sums(Term.COST, u, h, eps).sum(-1)
 
     def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,8 +200,8 @@ class _Reductions(ABC):
         return _added(results)
 
 
-class Pairs(_Reductions):
-    """The pairs of x (B, n, d) and y (B, m, d) under a cost that this package knows."""
+class PointReductions(_Reductions):
+    """Reductions over the pairs of x (B, n, d) and y (B, m, d) under a cost that this package knows."""
 
     def __init__(
         self, x: Tensor, y: Tensor, cost: Cost, *, precision: str = "high", counts: Counts | None = None
@@ -213,18 +213,18 @@ class Pairs(_Reductions):
         super().__init__(of_points(x, y, cost, precision), counts)
         self._x, self._y, self._cost, self._precision = x, y, cost, precision
 
-    def swapped(self) -> Pairs:
-        """The pairs of y and x, from the same operands."""
-        other = object.__new__(Pairs)
+    def swapped(self) -> PointReductions:
+        """The reductions over the pairs of y and x, from the same operands."""
+        other = object.__new__(PointReductions)
         counts = self._launches.given_counts
         other._take(self._y, self._x, self._cost, self._precision, None if counts is None else (counts[1], counts[0]))
         return other
 
-    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
-        """As for all reductions; between points and themselves with half as many exponentials."""
-        _, n, _ = self._operands.shape
-        if self._x is not self._y or n < SYMMETRIC_POINTS or torch.are_deterministic_algorithms_enabled():
-            return super().softmin_near(h, near, eps)
+    def softmin(self, h: Tensor, eps: Tensor, near: Tensor | None = None) -> Tensor:
+        """As for all reductions; with a guess, between points and themselves, by half as many exponentials."""
+        by_symmetry = self._x is self._y and self._operands.shape[1] >= SYMMETRIC_POINTS
+        if near is None or not by_symmetry or torch.are_deterministic_algorithms_enabled():
+            return super().softmin(h, eps, near)
         sums = torch.zeros_like(near, memory_format=torch.contiguous_format)
         self._launches.run(
             symmetric_sums_kernel,
@@ -275,8 +275,8 @@ class Pairs(_Reductions):
         return matrix
 
     @property
-    def _reference(self) -> reference.Pairs:
-        return reference.Pairs(self._x.points, self._y.points, self._cost)
+    def _reference(self) -> reference.PointReductions:
+        return reference.PointReductions(self._x.points, self._y.points, self._cost)
 
     @property
     def _points(self) -> _Values:
@@ -292,8 +292,8 @@ class Pairs(_Reductions):
         return _Motion(pointers, torch.stack([1 / (x.factor * moved_y.factor), 1 / (moved_x.factor * y.factor)], 1), 0)
 
 
-class MatrixPairs(_Reductions):
-    """The pairs whose costs are C (B, n, m), of which some may be +∞: forbidden."""
+class MatrixReductions(_Reductions):
+    """Reductions over pairs whose costs are C (B, n, m), of which some may be +∞: forbidden."""
 
     _precision = "high"
 
@@ -301,17 +301,17 @@ class MatrixPairs(_Reductions):
         super().__init__(of_matrix(C))
         self._C = C
 
-    def swapped(self) -> MatrixPairs:
-        """The pairs of Cᵀ, of which no copy is made."""
-        return MatrixPairs(self._C.mT)
+    def swapped(self) -> MatrixReductions:
+        """The reductions over the pairs of Cᵀ, of which no copy is made."""
+        return MatrixReductions(self._C.mT)
 
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """P itself, (B, n, m)."""
-        return reference.MatrixPairs(self._C).plan_matrix(u, h, eps)
+        return reference.MatrixReductions(self._C).plan_matrix(u, h, eps)
 
     def weighted_plan(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """P_ij (s_i + t_j + log P_ij), (B, n, m)."""
-        return reference.MatrixPairs(self._C).weighted_plan(u, h, eps, s, t)
+        return reference.MatrixReductions(self._C).weighted_plan(u, h, eps, s, t)
 
     def costs(self) -> Tensor:
         """C, (B, n, m)."""
