@@ -335,7 +335,10 @@ def test_soft_marginals_become_hard_as_rho_grows(name):
 
 @pytest.mark.parametrize("name", COSTS)
 def test_unbalanced_divergence_from_its_potentials(route, name):
-    """S_ε = (ρ+ε/2)[<a, e^{−f_aa/ρ} − e^{−f_ab/ρ}> + <b, e^{−g_bb/ρ} − e^{−g_ab/ρ}>] (mathematics, §1.5), any masses."""
+    """S_ε = (ρ+ε/2)[<a, e^{−f_aa/ρ} − e^{−f_ab/ρ}> + <b, e^{−g_bb/ρ} − e^{−g_ab/ρ}>] for any masses.
+
+    Source: mathematics, §1.5.
+    """
     x, y, a, b = cloud(22, 9), cloud(23, 8) + 0.4, weights(22, 9, mass=0.6), weights(23, 8, mass=1.9)
     eps, rho = 0.15, 0.8
     d = sinkdiv.solve_divergence(x, y, a, b, eps=eps, rho=rho, cost=name, **tight())
