@@ -39,6 +39,7 @@ def open_names():
     }
 
 
+@pytest.mark.filterwarnings("error::sinkdiv.ConvergenceWarning", "error::sinkdiv.DerivativeWarning")
 @pytest.mark.parametrize("document", WITH_PYTHON)
 def test_python_runs(document):
     """All blocks of a document in one namespace, as a reader would type them, without a warning."""
