@@ -57,6 +57,12 @@ def test_links_lead_somewhere(document):
         assert (ROOT / path).exists(), path
 
 
+def test_every_decision_is_in_the_index():
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    for decision in sorted((ROOT / "docs/decisions").glob("*.md")):
+        assert f"](decisions/{decision.name})" in index, decision.name
+
+
 def citations():
     """(file, sections, oracles) of every mention of the mathematics in the code."""
     for folder in CODE:
