@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import sinkdiv
+
 ROOT = Path(__file__).parents[2]
 CODE = ["src", "tests", "benchmarks", "experiments", "examples"]
 DOCUMENTS = sorted(
@@ -61,6 +63,11 @@ def test_every_decision_is_in_the_index():
     index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
     for decision in sorted((ROOT / "docs/decisions").glob("*.md")):
         assert f"](decisions/{decision.name})" in index, decision.name
+
+
+def test_the_guide_names_everything_that_is_public():
+    guide = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
+    assert [name for name in sinkdiv.__all__ if f"`{name}`" not in guide] == ["__version__"]
 
 
 def citations():
