@@ -60,6 +60,15 @@ def test_the_five_lines_give_a_gradient():
     assert names["x"].grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize(("marker", "expected"), [("main command", "sinkdiv train"), ("test command", "pytest")])
+def test_marked_commands_are_one_line(marker, expected):
+    """The two commands that others take from the README, word for word, by the comment before them."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(rf"<!-- {marker} -->\n```bash\n(.*)\n```", text)
+    assert "pip install -c constraints.txt" in command
+    assert expected in command
+
+
 def sinkdiv_commands():
     """Every call of `sinkdiv` in the shell blocks, in order, without its comment and without repetition."""
     lines = [
