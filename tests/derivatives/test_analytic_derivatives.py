@@ -1,4 +1,4 @@
-"""Derivatives against closed forms (mathematics, §2 and §5), and against dense linear algebra in NumPy (Q23 §3)."""
+"""Derivatives against closed forms (mathematics, §2 and oracles 1 to 8), and dense linear algebra in NumPy (Q23 §3)."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Intervals contain what they promise to contain, whatever the tolerance, the dtype and the way a solve ended."""
+"""Intervals contain what they promise (mathematics, §4.1), whatever the tolerance, the dtype and the end of a solve."""
 
 import itertools
 import warnings

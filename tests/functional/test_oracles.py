@@ -310,7 +310,7 @@ def test_unbalanced_plan_is_optimal_and_the_value_is_its_primal_value(route, nam
 
 
 def test_reach_is_a_length_like_blur():
-    """ρ = p·reachᵖ and ε = p·blurᵖ for the cost |x−y|ᵖ (mathematics, §1)."""
+    """ρ = p·reachᵖ and ε = p·blurᵖ for the cost |x−y|ᵖ (mathematics, §1.4 and §1.5)."""
     x, y, a, b = cloud(18, 7), cloud(19, 8), weights(18, 7, mass=0.7), weights(19, 8)
     for name, p in EXPONENT.items():
         lengths = sinkdiv.transport_cost(x, y, a, b, blur=0.4, reach=(0.5, 0.9), cost=name, **tight())
@@ -335,7 +335,10 @@ def test_soft_marginals_become_hard_as_rho_grows(name):
 
 @pytest.mark.parametrize("name", COSTS)
 def test_unbalanced_divergence_from_its_potentials(route, name):
-    """S_ε = (ρ+ε/2)[<a, e^{−f_aa/ρ} − e^{−f_ab/ρ}> + <b, e^{−g_bb/ρ} − e^{−g_ab/ρ}>] for any masses (mathematics)."""
+    """S_ε = (ρ+ε/2)[<a, e^{−f_aa/ρ} − e^{−f_ab/ρ}> + <b, e^{−g_bb/ρ} − e^{−g_ab/ρ}>] for any masses.
+
+    Source: mathematics, §1.5.
+    """
     x, y, a, b = cloud(22, 9), cloud(23, 8) + 0.4, weights(22, 9, mass=0.6), weights(23, 8, mass=1.9)
     eps, rho = 0.15, 0.8
     d = sinkdiv.solve_divergence(x, y, a, b, eps=eps, rho=rho, cost=name, **tight())

@@ -1,4 +1,4 @@
-"""The traps that other libraries fell into (mathematics, §5, last paragraph), and the manners of a guest."""
+"""The traps that other libraries fell into (mathematics, §5, traps), and the manners of a guest."""
 
 import threading
 

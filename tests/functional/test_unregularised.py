@@ -1,4 +1,4 @@
-"""Intervals for ε = 0 contain what linear programmes, sorting and closed forms say, at any ε, tolerance and dtype."""
+"""Intervals for ε = 0 contain what linear programmes, sorting and closed forms say (mathematics, §4.2)."""
 
 import math
 import warnings
