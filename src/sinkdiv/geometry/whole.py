@@ -74,9 +74,7 @@ class NativeSolver:
                 results=problem.a.new_empty(len(problem.a), _numbers(problem)),
                 passes=torch.empty(len(problem.a), dtype=torch.int64),
                 errors=torch.empty(len(problem.a), count, dtype=torch.float32),
-                gradient=torch.empty_like(operand.x)
-                if wanted and isinstance(operand, native.PointReductions)
-                else None,
+                gradient=_empty_gradient(operand) if wanted else None,
             )
             a = problem.a.contiguous()
             weights = (a, a if problem.symmetric else problem.b.contiguous())
