@@ -50,16 +50,16 @@ def solve(
     return _solve_each(problems, limits, starts)
 
 
-def solve_matrix(problem: Problem, limits: Limits, method: str) -> Solution:
+def solve_matrix(problem: Problem, limits: Limits, method: str, start: Start | None = None) -> Solution:
     """Solve the problem of a cost matrix with one of `MATRIX_METHODS`, or pass by pass where nothing is tested.
 
     Raises:
         OverflowError: if the costs overflow the dtype.
     """
     if not limits.tested:  # a stored kernel needs tests of its own, which wait for the device
-        return solve([problem], limits, [None], [False])[0]
+        return solve([problem], limits, [start], [False])[0]
     check_spread(problem.spreads)
-    return MATRIX_METHODS[method](problem, limits)
+    return MATRIX_METHODS[method](problem, limits, start)
 
 
 def _solve_each(problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
