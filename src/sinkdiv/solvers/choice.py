@@ -75,7 +75,7 @@ class Solver:
 
     def __repr__(self) -> str:
         fields = [(one.name, getattr(self, one.name), one.default) for one in dataclasses.fields(self)]
-        given = ", ".join(f"{name}={value!r}" for name, value, default in fields if value is not default)
+        given = ", ".join(f"{name}={value!r}" for name, value, default in fields if value != default)
         return f"{type(self).__name__}({given})"
 
     @property
