@@ -8,6 +8,7 @@ PyTorch calls with the tensors themselves.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -57,6 +58,9 @@ def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
     Raises:
         NotImplementedError: if a tensor is batched by `torch.func.vmap`.
     """
+    if not retrieve_all_functorch_interpreters():
+        with torch.no_grad():
+            return function(*(tensor.detach() for tensor in tensors))
     results: list[Result] = []
     _Outside.apply(lambda *numbers: results.append(function(*numbers)), *tensors)
     return results[0]
@@ -70,9 +74,9 @@ def check_transforms(*arguments: Any) -> None:
         NotImplementedError: naming what to do instead.
     """
     tensors = [one for one in arguments if isinstance(one, Tensor)]
-    if any(torch.func.debug_unwrap(one).shape != one.shape for one in tensors):
-        raise NotImplementedError(VMAP)
     levels = retrieve_all_functorch_interpreters()
+    if levels and any(torch.func.debug_unwrap(one).shape != one.shape for one in tensors):
+        raise NotImplementedError(VMAP)
     if sum(level.key() == TransformType.Jvp for level in levels) > 1:
         raise NotImplementedError(TWICE_FORWARD)
     if not levels and any(forward_ad.unpack_dual(one).tangent is not None for one in tensors):
@@ -94,6 +98,10 @@ def full_precision(tensor: Tensor) -> torch.autocast:
 
 class UnbatchedFunction(torch.autograd.Function):
     """A Function of a solved problem, whose solver has already run on the samples' numbers: no rule could batch it."""
+
+    def __init_subclass__(cls) -> None:
+        # PyTorch asks for the signature of `forward` at each call, which takes longer than all else that it does.
+        cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
 
     @staticmethod
     def vmap(*_: Any) -> Any:

@@ -262,7 +262,7 @@ def test_a_value_and_a_derivative_that_do_not_go_together_are_refused_by_name(fu
     with pytest.raises(ValueError, match="iterations"):
         function(x, y, eps=0.2, derivative="unrolled")
     with pytest.raises(ValueError, match="iterations"):
-        function(x, y, eps=0.2, iterations=10)
+        function(x, y, eps=0.2, derivative="envelope", solver=sinkdiv.Unrolled(iterations=10))
 
 
 def test_squared_cost_gradient_is_a_difference_of_barycentric_maps(route):

@@ -234,7 +234,7 @@ def test_uniform_clouds_approach_the_optimal_assignment(route, name):
     exact = C[linear_sum_assignment(C)].sum() / n
     w = torch.full((n,), 1 / n, dtype=torch.float64)
     for eps in (0.1, 0.02):
-        t = sinkdiv.solve(x, y, eps=eps, cost=name, tol=1e-7, max_passes=100_000)
+        t = sinkdiv.solve(x, y, eps=eps, cost=name, tol=1e-7, solver=sinkdiv.Auto(max_passes=100_000))
         assert_between_exact_transport_and_its_entropy(t, exact, eps, w, w)
 
 
@@ -246,7 +246,7 @@ def test_weighted_clouds_approach_the_linear_programme(route, name):
     rows, columns = np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))
     result = linprog(C.ravel(), A_eq=np.vstack([rows, columns]), b_eq=np.concatenate([array(a), array(b)]))
     for eps in (0.1, 0.02):
-        t = sinkdiv.solve(x, y, a, b, eps=eps, cost=name, tol=1e-7, max_passes=100_000)
+        t = sinkdiv.solve(x, y, a, b, eps=eps, cost=name, tol=1e-7, solver=sinkdiv.Auto(max_passes=100_000))
         assert_between_exact_transport_and_its_entropy(t, result.fun, eps, a, b)
 
 
@@ -255,7 +255,7 @@ def test_points_on_a_line_approach_the_sorted_coupling(route, name):
     x, y = cloud(14, 15, 1), cloud(15, 15, 1) + 0.5
     exact = float((x.sort(0).values - y.sort(0).values).abs().pow(EXPONENT[name]).mean())
     w = torch.full((15,), 1 / 15, dtype=torch.float64)
-    t = sinkdiv.solve(x, y, eps=0.02, cost=name, tol=1e-7, max_passes=100_000)
+    t = sinkdiv.solve(x, y, eps=0.02, cost=name, tol=1e-7, solver=sinkdiv.Auto(max_passes=100_000))
     assert_between_exact_transport_and_its_entropy(t, exact, 0.02, w, w)
 
 
@@ -325,7 +325,7 @@ def test_soft_marginals_become_hard_as_rho_grows(name):
     A marginal error of 1e-5 leaves one of second order in the values.
     """
     x, y, a, b = cloud(20, 9), cloud(21, 8) + 0.2, weights(20, 9), weights(21, 8)
-    options = {"eps": 0.2, "cost": name, "tol": 1e-5, "max_passes": 50_000}
+    options = {"eps": 0.2, "cost": name, "tol": 1e-5, "solver": sinkdiv.Auto(max_passes=50_000)}
     for function in (sinkdiv.transport_cost, sinkdiv.sinkhorn_divergence):
         balanced = float(function(x, y, a, b, **options))
         for rho in (20.0, 200.0):

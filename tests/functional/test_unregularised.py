@@ -62,7 +62,7 @@ def test_contains_the_linear_programme(dtype, route, cost, eps):
     """At any tolerance, also where the solve stopped early."""
     for seed, (tol, max_passes) in enumerate([(1e-1, 2000), (1e-3, 2000), (1e-4, 20)]):
         x, y, a, b = problem(80 + seed, dtype)
-        t = quietly(sinkdiv.solve, x, y, a, b, eps=eps, cost=cost, tol=tol, max_passes=max_passes)
+        t = quietly(sinkdiv.solve, x, y, a, b, eps=eps, cost=cost, tol=tol, solver=sinkdiv.Auto(max_passes=max_passes))
         # The programme has its own 1e-9, and masses of float32 weights agree to 1e-7 only.
         assert_contains(
             t.unregularised_bounds,
@@ -103,7 +103,7 @@ def test_includes_the_rounding_of_float32_data(offset):
     spread = cloud(94, 12, dtype=torch.float32) * 100
     x, y = spread + offset, spread + 0.01 * cloud(95, 12, dtype=torch.float32) + offset
     exact = costs(x, y)[np.arange(12), np.arange(12)].mean()
-    t = quietly(sinkdiv.solve, x, y, eps=1e-3, max_passes=500)
+    t = quietly(sinkdiv.solve, x, y, eps=1e-3, solver=sinkdiv.Auto(max_passes=500))
     assert_contains(t.unregularised_bounds, exact)
 
 

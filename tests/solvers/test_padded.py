@@ -8,7 +8,7 @@ import torch
 
 import sinkdiv
 from problems import assert_slope, cloud, direction, weights
-from sinkdiv import measures, solving
+from sinkdiv import checks
 from sinkdiv.costs import COSTS
 from sinkdiv.geometry import CloudGeometry
 from sinkdiv.solvers import Limits, Problem, Start, Status, padded
@@ -209,7 +209,7 @@ def test_the_two_self_terms_share_a_batch(joined):
     x, y, a, b = cloud(70, 12), 2 * cloud(71, 9), weights(70, 12), weights(71, 9)
     d = sinkdiv.solve_divergence(x, y, a, b, eps=0.02)
     assert joined == [2]
-    for transport in d.transports:
+    for transport in (d.ab, d.aa, d.bb):
         assert transport.history[-1][0] == transport.passes
         assert transport.history[-1][1] == pytest.approx(float(transport.marginal_error))
     assert d.aa.passes != d.bb.passes
@@ -227,7 +227,9 @@ def test_gradients_are_slopes(joined, rho):
     a, b = weights(72, 6), weights(73, 5)
 
     def loss(x, y):
-        return sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.2, rho=rho, tol=1e-10, max_passes=5000)
+        return sinkdiv.sinkhorn_divergence(
+            x, y, a, b, eps=0.2, rho=rho, tol=1e-10, solver=sinkdiv.Auto(max_passes=5000)
+        )
 
     assert_slope(loss, (x, y), (direction(74, x.shape), direction(75, y.shape)), atol=1e-8)
     assert set(joined) == {2}
@@ -235,7 +237,7 @@ def test_gradients_are_slopes(joined, rho):
 
 def test_warm_starts_of_modules(joined):
     """The first problem alone has a start; the self terms go on together."""
-    criterion = sinkdiv.SinkhornDivergence(eps=0.02, warm_start=True)
+    criterion = sinkdiv.SinkhornDivergence(eps=0.02, solver=sinkdiv.Auto(warm_start=True))
     x, y = cloud(76, 12), cloud(77, 10) + 0.5
     cold = criterion(x, y)
     warm = criterion(x, y)
@@ -245,9 +247,8 @@ def test_warm_starts_of_modules(joined):
 
 def test_without_numbers(monkeypatch):
     """A list may be captured into a CUDA graph: nothing is read, and nothing is brought from the host."""
-    for module in (measures, solving):
-        monkeypatch.setattr(module, "is_captured", lambda tensor: tensor.is_meta)
+    monkeypatch.setattr(checks, "is_captured", lambda tensor: tensor.is_meta)
     xs, ys = ([cloud(seed, n).to("meta").requires_grad_() for n in (5, 8, 6)] for seed in (78, 79))
-    values = sinkdiv.sinkhorn_divergence(xs, ys, eps=0.1, tol=None, max_passes=10)
+    values = sinkdiv.sinkhorn_divergence(xs, ys, eps=0.1, tol=None, solver=sinkdiv.Auto(max_passes=10))
     assert values.shape == (3,)
     assert values.is_meta

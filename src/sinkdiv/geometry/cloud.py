@@ -15,6 +15,7 @@ from sinkdiv.geometry.pairwise import PairwiseGeometry
 from sinkdiv.geometry.protocol import Geometry, Points
 from sinkdiv.geometry.whole import Operand
 from sinkdiv.kernels import PointReductions, Reductions, forms_fast, native, of_matrix, of_points
+from sinkdiv.measures import center_of
 
 #: A cost matrix of at most this many entries is formed once and kept, where forming it again would cost more.
 KEPT_ENTRIES = 2**22
@@ -54,7 +55,7 @@ class CloudGeometry(PairwiseGeometry):
     @cached_property
     def center(self) -> Tensor:
         """What was subtracted from the points, (B, 1, d)."""
-        return self._given[1].mean(1, keepdim=True) if self._given_center is None else self._given_center
+        return center_of(self._given[1]) if self._given_center is None else self._given_center
 
     @cached_property
     def x(self) -> Tensor:

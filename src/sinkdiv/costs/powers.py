@@ -1,18 +1,21 @@
-"""Cost functions c(x, y) between points: their names, values, derivatives, and the length scale that belongs to each.
+"""The costs |x−y|ᵖ between points: their values, their derivatives, and what a length is in cost units.
 
-Names are scipy's, without hidden halves: ``sqeuclidean`` is |x−y|². A cost |x−y|ᵖ turns a length σ (a *blur* or a
-*reach*) into cost units as p·σᵖ, so that for ``sqeuclidean`` exp(−c/ε) is the Gaussian kernel of standard deviation σ.
+A length σ (a *blur* or a *reach*) is p·σᵖ in cost units. So for |x−y|² exp(−c/ε) is the Gaussian kernel of standard
+deviation σ.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-#: Up to this dimension distances are summed from coordinate differences, which cancel nothing.
-LOW_DIMENSION = 8
+from sinkdiv.costs.distances import difference_products, distances, squared_distances, weighted_differences
+
+#: A length, or a tensor of lengths.
+Length = TypeVar("Length", float, Tensor)
 
 
 class Cost(ABC):
@@ -44,9 +47,10 @@ class Cost(ABC):
     def gradient_tangent(self, weights: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
         """The derivative of `gradient` as x moves along dx and y along dy, while the weights stay."""
 
-    def from_length(self, length: float) -> float:
-        """The cost units p·σᵖ of a length σ: ε of a blur, ρ of a reach."""
-        return float(self.exponent * length**self.exponent)
+    def from_length(self, length: Length) -> Length:
+        """The cost units p·σᵖ of a length σ: ε of a blur, ρ of a reach. A tensor of lengths gives a tensor."""
+        units: Length = self.exponent * length**self.exponent
+        return units
 
 
 class SquaredEuclidean(Cost):
@@ -66,13 +70,13 @@ class SquaredEuclidean(Cost):
         return 1
 
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return 2 * _weighted_differences(weights, x, y)
+        return 2 * weighted_differences(weights, x, y)
 
     def tangent(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-        return 2 * _difference_products(x, y, dx, dy)
+        return 2 * difference_products(x, y, dx, dy)
 
     def gradient_tangent(self, weights: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-        return 2 * _weighted_differences(weights, dx, dy)
+        return 2 * weighted_differences(weights, dx, dy)
 
 
 class Power(Cost):
@@ -92,7 +96,7 @@ class Power(Cost):
         self.exponent = exponent
 
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        return _distances(x, y).pow_(self.exponent)
+        return distances(x, y).pow_(self.exponent)
 
     def smooth_matrix(self, x: Tensor, y: Tensor) -> Tensor:
         squares = (x[:, :, None, :] - y[:, None, :, :]).square().sum(-1)
@@ -105,25 +109,25 @@ class Power(Cost):
         return dimension
 
     def gradient(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return _weighted_differences(weights * self._slopes(_distances(x, y)), x, y)
+        return weighted_differences(weights * self._slopes(distances(x, y)), x, y)
 
     def tangent(self, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-        return _difference_products(x, y, dx, dy).mul_(self._slopes(_distances(x, y)))
+        return difference_products(x, y, dx, dy).mul_(self._slopes(distances(x, y)))
 
     def gradient_tangent(self, weights: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-        distances = _distances(x, y)
-        moved = weights * self._slopes(distances)
-        stretch = _difference_products(x, y, dx, dy).div_(distances.square_()).masked_fill_(moved == 0, 0.0)
+        lengths = distances(x, y)
+        moved = weights * self._slopes(lengths)
+        stretch = difference_products(x, y, dx, dy).div_(lengths.square_()).masked_fill_(moved == 0, 0.0)
         turned = (stretch * moved).mul_(self.exponent - 2)
-        return _weighted_differences(moved, dx, dy) + _weighted_differences(turned, x, y)
+        return weighted_differences(moved, dx, dy) + weighted_differences(turned, x, y)
 
-    def _slopes(self, distances: Tensor) -> Tensor:
+    def _slopes(self, lengths: Tensor) -> Tensor:
         """p r^{p−2}, by which x−y becomes a gradient, and 0 at coincident points.
 
         Those are points whose squared distance is no normal number, so that a slope is finite whatever p.
         """
-        coincident = distances <= torch.finfo(distances.dtype).tiny ** 0.5
-        return distances.pow(self.exponent - 2).mul_(self.exponent).masked_fill_(coincident, 0.0)
+        coincident = lengths <= torch.finfo(lengths.dtype).tiny ** 0.5
+        return lengths.pow(self.exponent - 2).mul_(self.exponent).masked_fill_(coincident, 0.0)
 
 
 class Euclidean(Power):
@@ -133,6 +137,7 @@ class Euclidean(Power):
         super().__init__(1)
 
 
+#: The costs between points that have a name and are streamed as they are. Names are scipy's, without a hidden half.
 COSTS: dict[str, Cost] = {"sqeuclidean": SquaredEuclidean(), "euclidean": Euclidean()}
 
 
@@ -151,54 +156,3 @@ def power(exponent: float) -> Cost:
     """The cost |x−y|ᵖ: a named one where p is 1 or 2."""
     named = (cost for cost in COSTS.values() if cost.exponent == exponent)
     return next(named, None) or Power(exponent)
-
-
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i − y_j|², (B, n, m), accurate to a few units in the last place of each entry or of |x|²·1e-16.
-
-    By so much it may be negative.
-    """
-    if x.shape[-1] <= LOW_DIMENSION:
-        total = x.new_zeros(x.shape[0], x.shape[1], y.shape[1])
-        for k in range(x.shape[-1]):
-            difference = x[:, :, None, k] - y[:, None, :, k]
-            total = torch.addcmul(total, difference, difference)
-        return total
-    # |x|² − 2xy + |y|² cancels; float64 products keep float32 answers right and are still matrix products.
-    wide_x, wide_y = _widen(x), _widen(y)
-    square_x, square_y = (wide.square().sum(-1, keepdim=True) for wide in (wide_x, wide_y))
-    left = torch.cat([-2 * wide_x, square_x, torch.ones_like(square_x)], -1)
-    right = torch.cat([wide_y, torch.ones_like(square_y), square_y], -1)
-    return (left @ right.mT).to(x.dtype)
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x if x.device.type == "mps" else x.double()  # MPS has no float64
-
-
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i − y_j|, (B, n, m), by differences in every dimension.
-
-    The root would magnify what a matrix product cancels near the diagonal.
-    """
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def _difference_products(x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-    """(x_i − y_j)·(dx_i − dy_j), (B, n, m)."""
-    if x.shape[-1] <= LOW_DIMENSION:
-        total = x.new_zeros(x.shape[0], x.shape[1], y.shape[1])
-        for k in range(x.shape[-1]):
-            total.addcmul_(x[:, :, None, k] - y[:, None, :, k], dx[:, :, None, k] - dy[:, None, :, k])
-        return total
-    wide_x, wide_y, wide_dx, wide_dy = map(_widen, (x, y, dx, dy))
-    total = (wide_x * wide_dx).sum(-1)[:, :, None] + (wide_y * wide_dy).sum(-1)[:, None]
-    return total.baddbmm_(wide_x, wide_dy.mT, alpha=-1).baddbmm_(wide_dx, wide_y.mT, alpha=-1).to(x.dtype)
-
-
-def _weighted_differences(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Σ_j w_ij (x_i − y_j), (B, n, d)."""
-    if x.shape[-1] > LOW_DIMENSION:
-        return weights.sum(-1, keepdim=True) * x - weights @ y
-    columns = [(weights * (x[:, :, None, k] - y[:, None, :, k])).sum(-1) for k in range(x.shape[-1])]
-    return torch.stack(columns, -1)
