@@ -41,7 +41,8 @@ class Option:
     @property
     def summary(self) -> str:
         """The first sentence of the meaning, as a command line shows it."""
-        return self.meaning.split(". ")[0].rstrip(".").replace("`", "") + "."
+        sentence = self.meaning.split(". ")[0].rstrip(".").replace("`", "")
+        return sentence[0].upper() + sentence[1:] + "."
 
 
 def option(default: Any, meaning: str, check: Callable[[str, Any], Any]) -> Any:
