@@ -138,9 +138,9 @@ class _BetweenPoints(TypedDict, total=False):
             "sqeuclidean",
             'the cost between points. By name "sqeuclidean", |x−y|², or "euclidean", |x−y|; any other power as a '
             '`PowerCost`; "cosine", 1 − x·y/(|x||y|), for which a length is one of chords between directions, '
-            "ε = blur²; or learned: a module that maps points to features (under |·|², or see `FeatureCost`), streamed "
-            "like the named ones, or any function of (x, y) that returns their cost matrix, (n, m) or (B, n, m), which takes "
-            "``eps`` and ``rho`` and is held in memory.",
+            "ε = blur²; or learned: a module that maps points to features (under |·|², or see `FeatureCost`), "
+            "streamed like the named ones; or any function of (x, y) that returns their cost matrix, (n, m) or "
+            "(B, n, m), which takes ``eps`` and ``rho`` and is held in memory.",
             _cost,
         ),
     ]
