@@ -89,9 +89,7 @@ def eps_of_each(eps: Numbers, problems: Sequence[Samples | CostMatrix]) -> list[
 
     Where there are several problems for each ε, such as the three of a divergence, they stand together.
     """
-    if not isinstance(eps, Tensor):
-        return [eps] * len(problems)
-    if problems[0].batched:
+    if not isinstance(eps, Tensor) or problems[0].batched:
         return [eps] * len(problems)
     several = len(problems) // len(eps)
     return [one for one in eps.tolist() for _ in range(several)]
