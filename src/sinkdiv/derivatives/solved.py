@@ -16,7 +16,7 @@ from sinkdiv.derivatives.known import Partials, pulled_back
 from sinkdiv.derivatives.pairing import CloudPairing, Pairing, pairing_of
 from sinkdiv.derivatives.streamed import Tensors
 from sinkdiv.geometry import CloudGeometry
-from sinkdiv.measures import equalised
+from sinkdiv.measures import normalised
 from sinkdiv.solvers import Problem, Solution
 from sinkdiv.transforms import outside
 
@@ -127,11 +127,8 @@ class Solved:
     def _prepared(self, inputs: Tensors) -> Tensors:
         """The inputs as the solver saw them: of equal masses where the marginals are hard, points centred."""
         a, b, *costs = inputs
-        if self._problem.balanced:
-            b = equalised(b, a)
-        if isinstance(self._pairing, CloudPairing):
-            costs = [points - self._center for points in costs]
-        return a, b, *costs
+        center = self._center if isinstance(self._pairing, CloudPairing) else None
+        return normalised(a, b, costs, equal_masses=self._problem.balanced, center=center)
 
     def _potentials(self, z: Tensors) -> tuple[Tensor, Tensor]:
         g = self._semidual.potential(z)
