@@ -94,7 +94,11 @@ def shows_options(shown: Shown) -> Shown:
     signature = inspect.signature(function)
     (keywords,) = (one.name for one in signature.parameters.values() if one.kind is one.VAR_KEYWORD)
     (kind,) = get_args(hints[keywords])
-    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    own = [
+        one.replace(annotation=hints.get(one.name, one.annotation))
+        for one in signature.parameters.values()
+        if one.kind is not one.VAR_KEYWORD
+    ]
     types = {name: get_args(hint)[0] for name, hint in _hints(kind).items()}
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=types[name])

@@ -30,10 +30,6 @@ Numbers: TypeAlias = float | Tensor
 Sides: TypeAlias = float | tuple[float, float]
 
 
-class ConvergenceWarning(UserWarning):
-    """A solve ended before its marginal error fell below the tolerance."""
-
-
 # What is checked of an option alone.
 
 

@@ -26,12 +26,16 @@ from sinkdiv.measures import (
     is_list_of_clouds,
     normalised,
 )
-from sinkdiv.options import ConvergenceWarning, Numbers, Settings
+from sinkdiv.options import Numbers, Settings
 from sinkdiv.solvers import Problem, Solution, Start, Status
 from sinkdiv.solvers import solve as run_solver
 from sinkdiv.solvers import solve_matrix as run_matrix_solver
 from sinkdiv.solvers.choice import Earlier, Unrolled
 from sinkdiv.transforms import outside
+
+
+class ConvergenceWarning(UserWarning):
+    """A solve ended before its marginal error fell below the tolerance."""
 
 
 def checked_samples(x: Any, y: Any, a: Any, b: Any, settings: Settings) -> list[Samples]:
