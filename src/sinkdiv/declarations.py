@@ -142,8 +142,12 @@ def _replace(target: Any, marker: str, text: str) -> None:
         return
     (line,) = (line for line in target.__doc__.splitlines() if line.strip() == marker)
     indent = line[: len(line) - len(line.lstrip())]
-    wrapped = (
+    target.__doc__ = target.__doc__.replace(line, _wrapped(text, indent))
+
+
+@cache  # several functions have the same options, and wrapping takes most of the time of an import
+def _wrapped(text: str, indent: str) -> str:
+    return "\n".join(
         textwrap.fill(entry, COLUMNS, initial_indent=indent, subsequent_indent=indent + " " * 4, break_on_hyphens=False)
         for entry in text.splitlines()
     )
-    target.__doc__ = target.__doc__.replace(line, "\n".join(wrapped))
