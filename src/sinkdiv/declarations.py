@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
@@ -138,7 +139,7 @@ def _fill(target: Any, marker: str, options: Mapping[str, Option]) -> None:
 
 def _replace(target: Any, marker: str, text: str) -> None:
     """Replace a line of a docstring by entries, wrapped and indented as it is."""
-    if target.__doc__ is None:  # Python was asked to drop docstrings
+    if sys.flags.optimize > 1:  # Python was asked to drop docstrings
         return
     (line,) = (line for line in target.__doc__.splitlines() if line.strip() == marker)
     indent = line[: len(line) - len(line.lstrip())]

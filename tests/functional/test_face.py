@@ -4,6 +4,8 @@ import doctest
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -103,6 +105,12 @@ def test_solvers_document_their_options(solver):
     for name, option in options_of(solver).items():
         assert f"{name}: {option.meaning}" in text
         assert inspect.signature(solver).parameters[name].default == option.default
+
+
+def test_python_may_drop_all_documents():
+    code = "import sinkdiv; assert sinkdiv.solve.__doc__ is None; print(sinkdiv.Auto(max_passes=3))"
+    result = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "Auto(max_passes=3)"
 
 
 def test_documents_fit_into_120_columns():
