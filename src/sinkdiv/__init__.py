@@ -6,9 +6,9 @@ from sinkdiv.divergence import Divergence
 from sinkdiv.functional import sinkhorn_divergence, solve, solve_divergence, solve_matrix, transport_cost
 from sinkdiv.losses import MMD, SinkhornDivergence, TransportCost
 from sinkdiv.mmd import mmd
-from sinkdiv.options import ConvergenceWarning
 from sinkdiv.solvers import Check, Status
 from sinkdiv.solvers.choice import LBFGS, Auto, Newton, Sinkhorn, Unrolled
+from sinkdiv.solving import ConvergenceWarning
 from sinkdiv.transport import Transport
 
 __version__ = "0.1.0"

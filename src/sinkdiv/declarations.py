@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
@@ -41,7 +42,8 @@ class Option:
     @property
     def summary(self) -> str:
         """The first sentence of the meaning, as a command line shows it."""
-        return self.meaning.split(". ")[0].rstrip(".").replace("`", "") + "."
+        sentence = self.meaning.split(". ")[0].rstrip(".").replace("`", "")
+        return sentence[0].upper() + sentence[1:] + "."
 
 
 def option(default: Any, meaning: str, check: Callable[[str, Any], Any]) -> Any:
@@ -93,7 +95,11 @@ def shows_options(shown: Shown) -> Shown:
     signature = inspect.signature(function)
     (keywords,) = (one.name for one in signature.parameters.values() if one.kind is one.VAR_KEYWORD)
     (kind,) = get_args(hints[keywords])
-    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    own = [
+        one.replace(annotation=hints.get(one.name, one.annotation))
+        for one in signature.parameters.values()
+        if one.kind is not one.VAR_KEYWORD
+    ]
     types = {name: get_args(hint)[0] for name, hint in _hints(kind).items()}
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=types[name])
@@ -133,12 +139,16 @@ def _fill(target: Any, marker: str, options: Mapping[str, Option]) -> None:
 
 def _replace(target: Any, marker: str, text: str) -> None:
     """Replace a line of a docstring by entries, wrapped and indented as it is."""
-    if target.__doc__ is None:  # Python was asked to drop docstrings
+    if sys.flags.optimize > 1:  # Python was asked to drop docstrings
         return
     (line,) = (line for line in target.__doc__.splitlines() if line.strip() == marker)
     indent = line[: len(line) - len(line.lstrip())]
-    wrapped = (
+    target.__doc__ = target.__doc__.replace(line, _wrapped(text, indent))
+
+
+@cache  # several functions have the same options, and wrapping takes most of the time of an import
+def _wrapped(text: str, indent: str) -> str:
+    return "\n".join(
         textwrap.fill(entry, COLUMNS, initial_indent=indent, subsequent_indent=indent + " " * 4, break_on_hyphens=False)
         for entry in text.splitlines()
     )
-    target.__doc__ = target.__doc__.replace(line, "\n".join(wrapped))

@@ -30,10 +30,6 @@ Numbers: TypeAlias = float | Tensor
 Sides: TypeAlias = float | tuple[float, float]
 
 
-class ConvergenceWarning(UserWarning):
-    """A solve ended before its marginal error fell below the tolerance."""
-
-
 # What is checked of an option alone.
 
 
@@ -136,11 +132,11 @@ class _BetweenPoints(TypedDict, total=False):
         CostLike,
         Option(
             "sqeuclidean",
-            'the cost between points: "sqeuclidean", |x−y|², or "euclidean", |x−y|; any other power as a `PowerCost`; '
-            '"cosine", 1 − x·y/(|x||y|), for which a length is one of chords between directions, ε = blur²; or '
-            "learned: a module that maps points to features (under |·|², or see `FeatureCost`), streamed like the "
-            "named ones, or any function of (x, y) that returns their cost matrix, (n, m) or (B, n, m), which takes "
-            "``eps`` and ``rho`` and is held in memory.",
+            'the cost between points. By name "sqeuclidean", |x−y|², or "euclidean", |x−y|; any other power as a '
+            '`PowerCost`; "cosine", 1 − x·y/(|x||y|), for which a length is one of chords between directions, '
+            "ε = blur²; or learned: a module that maps points to features (under |·|², or see `FeatureCost`), "
+            "streamed like the named ones; or any function of (x, y) that returns their cost matrix, (n, m) or "
+            "(B, n, m), which takes ``eps`` and ``rho`` and is held in memory.",
             _cost,
         ),
     ]
@@ -225,7 +221,7 @@ class _Accurate(TypedDict, total=False):
 
 
 HOW = (
-    "how the problem is solved: `Auto()`, `Sinkhorn()`, `Newton()` or `LBFGS()`, with ``max_passes``, ``warm_start``, "
+    "how the problem is solved. `Auto()`, `Sinkhorn()`, `Newton()` or `LBFGS()`, with ``max_passes``, ``warm_start``, "
     "``precision``, ``progress`` and ``callback`` as their options."
 )
 

@@ -23,12 +23,16 @@ from sinkdiv.measures import (
     equalised,
     is_list_of_clouds,
 )
-from sinkdiv.options import ConvergenceWarning, Numbers, Settings
+from sinkdiv.options import Numbers, Settings
 from sinkdiv.solvers import Problem, Solution, Status
 from sinkdiv.solvers import solve as run_solver
 from sinkdiv.solvers import solve_stored as run_stored_solver
 from sinkdiv.solvers.choice import Earlier, IterativeSolver, Unrolled
 from sinkdiv.transforms import outside
+
+
+class ConvergenceWarning(UserWarning):
+    """A solve ended before its marginal error fell below the tolerance."""
 
 
 def checked_samples(x: Any, y: Any, a: Any, b: Any, settings: Settings) -> list[Samples]:
@@ -86,9 +90,7 @@ def eps_of_each(eps: Numbers, problems: Sequence[Samples | CostMatrix]) -> list[
 
     Where there are several problems for each ε, such as the three of a divergence, they stand together.
     """
-    if not isinstance(eps, Tensor):
-        return [eps] * len(problems)
-    if problems[0].batched:
+    if not isinstance(eps, Tensor) or problems[0].batched:
         return [eps] * len(problems)
     several = len(problems) // len(eps)
     return [one for one in eps.tolist() for _ in range(several)]
@@ -207,9 +209,8 @@ def _unrolled_value(samples: Samples, eps: Numbers, settings: Settings) -> Tenso
         return problem.geometry.differentiable(problem.eps_column())
 
     reductions: DifferentiableReductions = outside(reductions_of, *posed.tensors)
-    a, b, *costs = posed.tensors
-    if settings.balanced and not posed.unit_masses:
-        b = equalised(b, a)
+    equal_masses = settings.balanced and not posed.unit_masses
+    a, b, *costs = reductions.normalised(posed.tensors, equal_masses=equal_masses)
     iterations = UnrolledIterations(reductions, settings.rho, settings.solver.iterations, positive=samples.positive)
     value = iterations.entropic if settings.value == "entropic" else iterations.sharp
-    return value(a, b, reductions.centred(tuple(costs)))
+    return value(a, b, tuple(costs))

@@ -89,7 +89,7 @@ def test_blur_and_reach_are_chords():
     x, y, a, b = problem()
     by_length = sinkdiv.solve(x, y, a, b, blur=0.3, reach=1.5, cost="cosine", **tight())
     in_units = sinkdiv.solve(x, y, a, b, eps=0.09, rho=2.25, cost="cosine", **tight())
-    eps = by_length._solved.problem.eps
+    (eps,) = by_length._solved.problem.eps
     assert eps == pytest.approx(0.09, rel=1e-15)
     torch.testing.assert_close(by_length.value, in_units.value, rtol=1e-12, atol=0)
     chords = torch.cdist(x / x.norm(dim=1, keepdim=True), y / y.norm(dim=1, keepdim=True))

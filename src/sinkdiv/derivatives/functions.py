@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sinkdiv.derivatives.optimality import OptimalityConditions
 from sinkdiv.geometry import DifferentiableReductions
-from sinkdiv.measures import equalised
 from sinkdiv.solvers import Problem, Solution
 from sinkdiv.transforms import Partials, Tensors, outside, pulled_back
 
@@ -124,10 +123,7 @@ class SolutionFunctions:
 
     def _prepared(self, inputs: Tensors) -> Tensors:
         """The inputs as the solver saw them: of equal masses where the marginals are hard, points centred."""
-        a, b, *costs = inputs
-        if self._problem.balanced:
-            b = equalised(b, a)
-        return a, b, *self._reductions.centred(tuple(costs))
+        return self._reductions.normalised(inputs, equal_masses=self._problem.balanced)
 
     def _potentials(self, z: Tensors) -> tuple[Tensor, Tensor]:
         g = self._conditions.potential(z)

@@ -221,6 +221,10 @@ class LBFGS(IterativeSolver):
     holds_costs = True
 
 
+#: The solvers that iterate to a tolerance, by name.
+SOLVERS: dict[str, type[IterativeSolver]] = {one.name: one for one in (Auto, Sinkhorn, Newton, LBFGS)}
+
+
 @shows_fields
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Unrolled(Solver):

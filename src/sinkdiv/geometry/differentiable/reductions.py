@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from sinkdiv.measures import equalised
 from sinkdiv.transforms import Tensors
 
 #: Beyond every density of a plan whose weights are normal numbers; exp of it is finite in float32.
@@ -26,6 +27,11 @@ class DifferentiableReductions(ABC):
     def centred(self, costs: Tensors) -> Tensors:
         """The tensors of the cost as these reductions take them, from those that the caller gave."""
         return costs
+
+    def normalised(self, inputs: Tensors, *, equal_masses: bool) -> Tensors:
+        """The caller's (a, b, *costs) as a solver sees them: of equal masses where the marginals are hard, centred."""
+        a, b, *costs = inputs
+        return a, equalised(b, a) if equal_masses else b, *self.centred(tuple(costs))
 
     @abstractmethod
     def softmin(self, potential: Tensor, weights: Tensor, costs: Tensors, side: int) -> Tensor:
