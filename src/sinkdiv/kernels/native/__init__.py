@@ -56,7 +56,7 @@ class _Reductions:
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
         """P v, (B, n, k), for v (B, m, k)."""
         out = self._empty(*self._shape[:2], v.shape[2])
-        self._call(_native.product, (u, h, eps, v), (out,), v.shape[2], False)
+        self._call(_native.plan_product, (u, h, eps, v), (out,), v.shape[2])
         return out
 
     def cost_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class PointReductions(_Reductions):
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
         out = self._empty(*self.x.shape)
-        self._call(_native.product, (u, h, eps, self._y), (out,), self.x.shape[2], True)
+        self._call(_native.plan_gradient, (u, h, eps), (out,))
         return out
 
     def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
