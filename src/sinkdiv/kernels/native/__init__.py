@@ -1,7 +1,7 @@
 """Passes over pairs in C++ for CPUs: the operations of `sinkdiv.kernels.reference`, several times faster.
 
-This file is the only one that hands out addresses of tensors, and answers for what stands behind them: contiguous
-memory of one dtype on the CPU, alive until the call returns. The extension may be missing (it was not built); then
+Only this file passes addresses of tensors to C++. It makes sure that each is contiguous memory of one dtype on the CPU,
+which stays alive until the call returns. The extension may be missing (it was not built); then
 `available` is False and the reference serves.
 """
 
@@ -26,12 +26,12 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def serves(tensor: Tensor) -> bool:
-    """Whether data of this kind can be reduced here."""
+    """Whether these kernels can reduce data of this dtype on this device."""
     return available and tensor.device.type == "cpu" and tensor.dtype in DTYPES
 
 
 def knows(cost: Cost) -> bool:
-    """Whether this cost between points can be formed here."""
+    """Whether these kernels can form this cost between points."""
     return isinstance(cost, (SquaredEuclidean, Euclidean))
 
 

@@ -88,7 +88,7 @@ class PackedBatch {
         if (batch.matrix()) return;
         const int64_t tiles = padded_ / width_;
         parallel_for(batch.batch * tiles, threads(batch.batch * padded_ * batch.d / 8), nullptr,
-                     [&](int64_t task, int, Watch&) { pack(task / tiles, task % tiles); });
+                     [&](int64_t task, int, Cancellation&) { pack(task / tiles, task % tiles); });
         if (batch.d > LOW_DIMENSION && !batch.euclidean)
             for (int64_t b = 0; b < batch.batch; ++b) choose_form(b, scales[b]);
     }

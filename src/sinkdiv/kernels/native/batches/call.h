@@ -1,4 +1,4 @@
-// The frame of a call from Python: it packs a batch, shares the rows among threads, and makes
+// The frame of a call from Python. It packs a batch, divides its rows among threads and allocates
 // memory for each.
 #pragma once
 
@@ -19,20 +19,20 @@ inline bool interrupted() {
     return PyErr_CheckSignals() != 0;
 }
 
-// Must follow a loop over tasks, while the interpreter is released.
+// Raises what interrupted a loop over tasks, if it was; called while the interpreter is released.
 inline void finish(bool completed) {
     if (completed) return;
     nb::gil_scoped_acquire held;
     throw nb::python_error();  // the signal's exception is set
 }
 
-// While it exists the interpreter is free for other threads.
+// While a Call exists the interpreter is free for other threads.
 template <class T>
 class Call {
   public:
     Call(const Batch& batch, Address eps) : Call(batch, scales(batch, eps)) {}
 
-    // At an infinite scale no product is precise enough: costs are what they would be at any eps.
+    // For costs that are not divided by an eps. At an infinite scale no product is precise enough.
     explicit Call(const Batch& batch)
         : Call(batch, std::vector<T>(batch.batch, std::numeric_limits<T>::infinity())) {}
 
@@ -68,7 +68,7 @@ class Call {
     template <class Describe>
     void run(Describe describe) const {
         const int64_t blocks = (batch.n + BLOCK - 1) / BLOCK;
-        const auto reduce = [&](int64_t task, int thread, Watch&) {
+        const auto reduce = [&](int64_t task, int thread, Cancellation&) {
             const int64_t b = task / blocks, begin = task % blocks * BLOCK;
             const int64_t end = std::min(begin + BLOCK, batch.n);
             chosen_pass(packed_.tiles(b), describe(b, thread),

@@ -1,5 +1,5 @@
-// Vectors of the widest kind that this translation unit may use, and the two functions the passes
-// need on them.
+// Vectors of the widest kind that this translation unit may use, and the exponential and the
+// logarithm of them.
 //
 // Everything here lives in the namespace of one instruction set and uses no inline function of the
 // standard library: the linker may keep any one of several copies of such a function, and must not

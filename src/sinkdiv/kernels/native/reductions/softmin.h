@@ -30,7 +30,7 @@ void pass(const CostTiles<T>& tiles, const Softmin<T>& given, const Rows<T>& ran
         for (int64_t row = begin; row < end; row += ROWS) {
             const int rows = int(end - row < ROWS ? end - row : ROWS);
             const Running<T> running{tops + row - begin, sums + row - begin};
-            if (add_tile_unseen(tiles, h, s.scale, row, rows, tile, running)) continue;
+            if (add_tile_without_maximum(tiles, h, s.scale, row, rows, tile, running)) continue;
             any_costs(tiles, row, tile, costs);
             for (int r = 0; r < rows; ++r) {
                 T* const own = costs + r * tiles.width;

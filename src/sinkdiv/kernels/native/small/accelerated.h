@@ -98,8 +98,8 @@ class Accelerated : SmallSolve<T> {
         best_dual_ = -__builtin_inf();
     }
 
-    // Moves to the best constant in (f - t, g + t), which soft marginals determine: no pass, and no
-    // slow mode.
+    // Moves to the best constant t in (f - t, g + t), which soft marginals determine. It takes no
+    // pass, and removes the mode in which the iteration is slow.
     void translate() {
         T* const f = rows.potential;
         const T damping = T(rows.damping(eps_));

@@ -38,7 +38,7 @@ class History {
         return centred_ ? product - mean(u) * mean(v) : product;
     }
 
-    // dr[count] and dx[count] have been written: take them in.
+    // Adds the pair that has been written to dr[count] and dx[count].
     void append() {
         for (int k = 0; k <= count; ++k)
             gram_[k][count] = gram_[count][k] = inner(dr[k], dr[count]);
@@ -47,7 +47,8 @@ class History {
         count = KEPT;
     }
 
-    // Coefficients of the pairs that, taken from r, leave the least; all zero if there are none.
+    // Coefficients of the pairs whose combination, subtracted from r, leaves the least. All are
+    // zero if the pairs are.
     void solve(const double* r, double* coefficients) const {
         double factor[DEPTH][DEPTH], trace = 0;
         for (int k = 0; k < count; ++k) trace += gram_[k][k], coefficients[k] = inner(dr[k], r);

@@ -1,4 +1,4 @@
-// Batches of small problems, as Python describes them, solved on the threads there are.
+// Batches of small problems, as Python describes them, and their solve on several threads.
 #pragma once
 
 #include "batches/call.h"
@@ -21,7 +21,7 @@ struct SmallBatch {
     double rho_f, rho_g;
     bool symmetric;
     Address a, b, start, results, passes, history, gradient;
-    int64_t checks;  // that the history of a problem has room for
+    int64_t checks;  // entries of the history of each problem
 
     int64_t result_size() const { return 2 * problems.n + (symmetric ? 0 : 2 * problems.m) + 3; }
 };
@@ -80,7 +80,7 @@ class SmallBatchSolver {
 
     int threads(int64_t work) const { return packed_.threads(work); }
 
-    void solve(int64_t b, char* memory, Watch& watch) const {
+    void solve(int64_t b, char* memory, Cancellation& cancellation) const {
         const int64_t n = batch_.problems.n, m = batch_.problems.m;
         T* const f = entries<T>(batch_.results, b * batch_.result_size());
         T* const raw_f = f + n;
@@ -114,7 +114,8 @@ class SmallBatchSolver {
             gradient ? gradient + b * n * batch_.problems.d : nullptr,
             wide_ ? (*wide_)[b] : Operand<T>{packed_.tiles(b).y, batch_.problems.d, 0}};
         const Cancelled cancelled{
-            [](void* state) { return static_cast<Watch*>(state)->cancelled(); }, &watch};
+            [](void* state) { return static_cast<Cancellation*>(state)->cancelled(); },
+            &cancellation};
         SINKDIV_IN_CHOSEN_SET(solve_small<T>(problem, memory, cancelled));
     }
 
@@ -155,9 +156,9 @@ void solve_small(const std::vector<SmallBatch*>& batches, double tol, int64_t ma
     const int threads = std::min<int>(solvers[0]->threads(work), int(tasks.size()));
     const PerThread<char> memories(threads, memory);
     const bool completed = parallel_for(int64_t(tasks.size()), threads, interrupted,
-                                        [&](int64_t task, int thread, Watch& watch) {
+                                        [&](int64_t task, int thread, Cancellation& cancellation) {
                                             const auto [solver, b] = tasks[size_t(task)];
-                                            solver->solve(b, memories[thread], watch);
+                                            solver->solve(b, memories[thread], cancellation);
                                         });
     finish(completed);
 }

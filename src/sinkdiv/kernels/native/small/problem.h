@@ -23,11 +23,11 @@ struct SmallProblem {
     int64_t* passes;
     float* history;  // the error at each of the first `checks` checks, NaN above the target eps
     int64_t checks;
-    T* gradient;  // sum_j P_ij dC_ij/dx_i (n, d), or null; then the columns' points are wanted
-    Operand<T> operand;  // as an operand
+    T* gradient;         // sum_j P_ij dC_ij/dx_i (n, d), or null
+    Operand<T> operand;  // the columns' points, for the gradient
 };
 
-// Asked at each step of a long computation: must it end?
+// Whether the solve must end; asked at each step.
 struct Cancelled {
     bool (*asked)(void*);
     void* state;

@@ -96,7 +96,7 @@ struct Side {
         return top + __builtin_log2(total);
     }
 
-    // The relative L1 distance of the plan's marginal from its target; destroys `exponents` and
+    // The relative L1 distance of the plan's marginal from its target. Overwrites `exponents` and
     // `sums`.
     double residual(T scale) {
         double top;

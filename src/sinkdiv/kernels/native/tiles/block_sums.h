@@ -47,7 +47,7 @@ struct BlockSums {
         for (int64_t e = 0; e < BLOCK * (v.k + 1); ++e) sums[e] = 0;
     }
 
-    // Takes the weights (ROWS, width) of a group of rows with a tile.
+    // Adds the weights (ROWS, width) of a group of rows with a tile.
     void add(const CostTiles<T>& tiles, int64_t tile, int64_t row, int rows, const T* weights) {
         const int64_t begin = range.begin;
         if (v.stride == 0) {

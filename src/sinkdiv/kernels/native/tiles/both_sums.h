@@ -1,4 +1,4 @@
-// Row and column sums of what becomes of the plan's entries, from one exponential for each pair.
+// Row and column sums of terms of the plan's entries, from one exponential for each pair.
 #pragma once
 
 #include "tiles/plan.h"
@@ -15,8 +15,8 @@ struct BothSums {
     double* columns;
     double rows_sums[BLOCK];
 
-    // Takes a group of rows with a tile; term(z, r, j) is that of an entry with the exponent z, in
-    // row r and column j of the tile.
+    // Adds a group of rows with a tile. term_of(z, r, j) is the term of an entry with the exponent
+    // z, in row r and column j of the tile.
     template <class Term>
     void add(int64_t tile, int64_t row, int rows, const T* costs, Term term_of) {
         constexpr int LANES = Simd<T>::LANES;

@@ -9,10 +9,9 @@ namespace sinkdiv {
 // How the cost of a pair is formed.
 enum class Form {
     squared_differences,  // sum of (x - y)^2: cancels nothing
-    squared_product,  // |x|^2 - 2xy + |y|^2: half of the work in high dimension, for points near
-                      // the origin
-    distance,         // the root of the first
-    matrix,           // read from memory
+    squared_product,      // |x|^2 - 2xy + |y|^2: half of the work in high dimension
+    distance,             // the root of the first
+    matrix,               // read from memory
 };
 
 // The costs of one problem, tile by tile: what they are formed from. Columns are packed tile by
@@ -38,13 +37,13 @@ struct Scores {
     T scale;     // 1 / (eps ln 2)
 };
 
-constexpr float LOWEST = -1e30f;  // stands for log 0, so that no infinity meets another
+constexpr float LOWEST = -1e30f;  // stands for log 0: infinities could give NaN
 
 // A right-hand side V (m, k) of a product.
 template <class T>
 struct Operand {
-    const T* values;  // narrow: (tiles, k, width); wide: (m rounded up to tiles, padded k), or null
-                      // if all are 0
+    // Narrow: (tiles, k, width). Wide: (m rounded up to tiles, padded k), or null if all are 0.
+    const T* values;
     int64_t k, stride;  // stride: padded k of a wide operand, 0 for a narrow operand
 };
 
@@ -56,10 +55,10 @@ struct Factors {
     const T* columns;  // (tiles, width)
 };
 
-// Points that are at rest save a third of the products behind a tangent.
+// Which points move. If those of one side are at rest, a tangent takes a third less products.
 enum class Moving { both, rows, columns };
 
-// How the points move. The cost's tangent is its derivative as they do.
+// How the points move. The cost's tangent is its derivative along this motion.
 template <class T>
 struct Motion {
     const T* x;           // (n, d)

@@ -8,8 +8,8 @@
 
 namespace sinkdiv::SINKDIV_ISA {
 
-// Coordinates whose contributions are added in a row; longer sums are made of such runs, and keep
-// two more digits.
+// Coordinates whose contributions are added one after the other. Longer sums are made of such runs,
+// which keeps two more digits.
 constexpr int64_t RUN_OF_COORDINATES = 64;
 
 // Adds the contributions of coordinates [from, to) to ROWS x (VECTORS vectors) of sums.

@@ -5,7 +5,7 @@
 
 namespace sinkdiv::SINKDIV_ISA {
 
-// Pairs in D dimensions, whose costs and tangents never leave the registers.
+// Tiles in D dimensions.
 template <class T, Form FORM, int D>
 struct LowTiles {
     static constexpr int DIMENSION = D;
@@ -14,7 +14,7 @@ struct LowTiles {
     const Motion<T>& motion;
 
     // Calls take(r, j, differences, velocities, cost, tangent) for COUNT rows from `row` on and
-    // each vector of a tile. Beyond the last row the last one is given again.
+    // each vector of a tile. Beyond the last row of the problem the last row is repeated.
     template <int COUNT, class Take>
     void each(int64_t row, int64_t tile, Take take) const {
         T x[COUNT][D], dx[COUNT][D];
@@ -45,8 +45,8 @@ struct LowTiles {
     }
 };
 
-// Calls pass(low) with the pairs as `LowTiles` of their form and dimension; false if they are not
-// of low dimension.
+// Calls pass(low) with the tiles as `LowTiles` of their form and dimension. Returns false if the
+// dimension is not low.
 template <class T, class Pass>
 inline bool in_low_dimension(const CostTiles<T>& tiles, const Motion<T>& motion, Pass pass) {
     const auto in = [&](auto distances, auto squares) {

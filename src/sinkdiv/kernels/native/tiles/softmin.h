@@ -5,8 +5,8 @@
 
 namespace sinkdiv::SINKDIV_ISA {
 
-// Takes one row's costs in, with the exact maximum of the tile; leaves the scores in z, which may
-// be where costs were.
+// Adds one row's costs with a tile, measured from the exact maximum so far. Writes the scores to z,
+// which may be where the costs are.
 template <class T>
 inline void add_tile(const T* costs, T* z, const T* h, T scale, int64_t width, T& top,
                      double& total) {
@@ -39,14 +39,14 @@ struct Running {
     double* sums;
 };
 
-// Takes a tile in for a group of rows in D dimensions without looking for its maximum: scores are
-// measured from the largest of earlier tiles. Costs never leave the registers. False, and nothing
-// is taken in, if a sum came out too large for that.
+// Adds a tile for a group of rows in D dimensions without looking for its maximum: scores are
+// measured from the largest of earlier tiles. Costs never leave the registers. If a sum comes out
+// too large for that, returns false and adds nothing.
 template <class T, int D>
-inline bool add_tile_unseen(const CostTiles<T>& tiles, const T* h, T scale, int64_t row, int rows,
-                            int64_t tile, Running<T> running) {
+inline bool add_tile_without_maximum(const CostTiles<T>& tiles, const T* h, T scale, int64_t row,
+                                     int rows, int64_t tile, Running<T> running) {
     constexpr int LANES = Simd<T>::LANES;
-    T x[ROWS][D], offsets[ROWS];  // a cost to begin with that takes the largest score off
+    T x[ROWS][D], offsets[ROWS];  // the largest score, as a cost that is added first
     for (int r = 0; r < ROWS; ++r) {
         const int own = r < rows ? r : rows - 1;
         for (int k = 0; k < D; ++k) x[r][k] = tiles.x[(row + own) * D + k];
@@ -79,14 +79,14 @@ inline bool add_tile_unseen(const CostTiles<T>& tiles, const T* h, T scale, int6
 }
 
 template <class T>
-inline bool add_tile_unseen(const CostTiles<T>& tiles, const T* h, T scale, int64_t row, int rows,
-                            int64_t tile, Running<T> running) {
+inline bool add_tile_without_maximum(const CostTiles<T>& tiles, const T* h, T scale, int64_t row,
+                                     int rows, int64_t tile, Running<T> running) {
     if (tile == 0 || tiles.form != Form::squared_differences) return false;
     switch (tiles.d) {
-        case 1: return add_tile_unseen<T, 1>(tiles, h, scale, row, rows, tile, running);
-        case 2: return add_tile_unseen<T, 2>(tiles, h, scale, row, rows, tile, running);
-        case 3: return add_tile_unseen<T, 3>(tiles, h, scale, row, rows, tile, running);
-        case 4: return add_tile_unseen<T, 4>(tiles, h, scale, row, rows, tile, running);
+        case 1: return add_tile_without_maximum<T, 1>(tiles, h, scale, row, rows, tile, running);
+        case 2: return add_tile_without_maximum<T, 2>(tiles, h, scale, row, rows, tile, running);
+        case 3: return add_tile_without_maximum<T, 3>(tiles, h, scale, row, rows, tile, running);
+        case 4: return add_tile_without_maximum<T, 4>(tiles, h, scale, row, rows, tile, running);
         default: return false;
     }
 }

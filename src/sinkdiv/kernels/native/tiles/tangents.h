@@ -16,8 +16,8 @@ inline void add_tangent_coordinates(const T* x, const T* dx, const int64_t (&off
                                     int64_t to, Vector<T> (&cost)[ROWS][BOTH],
                                     Vector<T> (&tangent)[ROWS][BOTH]) {
     constexpr int LANES = Simd<T>::LANES;
-    x += from, dx += from;  // two moving addresses and fixed offsets: an address for each row fills
-                            // the registers
+    // Two moving addresses and fixed offsets: an address for each row would fill the registers.
+    x += from, dx += from;
     for (int64_t k = from; k < to; ++k, ++x, ++dx) {
         Vector<T> columns[BOTH], moves[BOTH];
         for (int c = 0; c < BOTH; ++c) {
