@@ -94,7 +94,7 @@ class _Reductions:
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
     ) -> Tensor:
-        """See `reference.corrected_primal`."""
+        """See `reference.TiledReductions.corrected_primal`."""
         out = self._empty(self._shape[0])
         self._call(_native.corrected_primal, (a, b, log_u, log_h, eps, p, q), (out,))
         return out
@@ -165,7 +165,7 @@ class PointReductions(_Reductions):
     def gradient_tangent(
         self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, dx: Tensor, dy: Tensor
     ) -> Tensor:
-        """See `reference.gradient_tangent`."""
+        """See `reference.PointReductions.gradient_tangent`."""
         out = self._empty(*self.x.shape)
         self._call(_native.gradient_tangent, (u, h, eps, s, t, dx, dy), (out,))
         return out

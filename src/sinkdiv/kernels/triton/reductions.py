@@ -108,7 +108,7 @@ class _Reductions(ABC):
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
     ) -> Tensor:
-        """See `reference.corrected_primal`."""
+        """See `reference.TiledReductions.corrected_primal`."""
         return (a * self._row_sums(Term.PRIMAL, log_u, log_h, eps, p, q, weights=b)).sum(-1)
 
     # Launches.
@@ -257,7 +257,7 @@ class PointReductions(_Reductions):
     def gradient_tangent(
         self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, dx: Tensor, dy: Tensor
     ) -> Tensor:
-        """See `reference.gradient_tangent`."""
+        """See `reference.PointReductions.gradient_tangent`."""
         turned = self._product(Weight.TANGENT, u, h, eps, self._points, s, t, self._motion(dx, dy))
         return turned + self._product(Weight.GRADIENT, u, h, eps, _Values(dy.contiguous(), dx.contiguous()))
 
