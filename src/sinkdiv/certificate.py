@@ -93,7 +93,7 @@ def _rounded_cost(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> Te
 
 
 def _rounded(problem: Problem, f: Tensor, g: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The plan of (f, g) with exact marginals, as (log_u, log_h, ε, p, q) of `reference.corrected_primal`."""
+    """The plan of (f, g) with exact marginals, as (log_u, log_h, ε, p, q) of `Geometry.corrected_primal`."""
     eps = problem.eps_column()
     a, b = problem.a, problem.b
     shrink = torch.where(columns > b, b / columns, 1.0)

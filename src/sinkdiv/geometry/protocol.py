@@ -96,5 +96,5 @@ class Geometry(ABC):
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
     ) -> Tensor:
-        """The pass behind upper bounds; see `reference.corrected_primal`."""
+        """The pass behind upper bounds; see `reference.TiledReductions.corrected_primal`."""
         return self.pairs(0).corrected_primal(a, b, log_u, log_h, eps, p, q)
