@@ -17,7 +17,7 @@ from gpu_device import Device
 
 from sinkdiv.costs import COSTS
 from sinkdiv.kernels.triton import operands
-from sinkdiv.kernels.triton import pairs as pairs_module
+from sinkdiv.kernels.triton import reductions as reductions_module
 from sinkdiv.kernels.triton.operands import Tile
 from sinkdiv.kernels.triton.reductions import MatrixReductions, PointReductions
 
@@ -99,7 +99,7 @@ def prepare(task: tuple[str, Trial]) -> None:
 def timed(device: Device, trial: Trial, n: int, most: int = 20) -> Row:
     try:
         # Few points, too, in the way of many.
-        with only(trial.tile), mock.patch.object(pairs_module, "SYMMETRIC_POINTS", 0):
+        with only(trial.tile), mock.patch.object(reductions_module, "SYMMETRIC_POINTS", 0):
             found = device.timed(call_of(trial, n, device), most=most, enough=0.1)
     except Exception as error:  # a tile that does not fit is a result
         return {"note": failure(error)}

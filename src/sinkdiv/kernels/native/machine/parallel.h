@@ -1,7 +1,7 @@
 // A loop over independent tasks on a few threads, which the interpreter can interrupt.
 //
-// Threads are started for each loop that is worth them and joined at its end: nothing outlives a call, so that forked
-// processes, other thread pools and the caller's settings are left alone.
+// Threads are started for each loop that is worth them and joined at its end: nothing outlives a
+// call, so that forked processes, other thread pools and the caller's settings are left alone.
 #pragma once
 
 #include <atomic>
@@ -16,10 +16,11 @@ namespace sinkdiv {
 // Returns true if the loop must end; asked now and then by the calling thread.
 using Interrupted = bool (*)();
 
-// One thread's view of whether to go on. The calling thread asks the interpreter, the others are told.
-class Watch {
+// Whether a thread must stop. The calling thread asks the interpreter, and tells the others.
+class Cancellation {
   public:
-    Watch(std::atomic<bool>& cancelled, Interrupted interrupted) : cancelled_(cancelled), interrupted_(interrupted) {}
+    Cancellation(std::atomic<bool>& cancelled, Interrupted interrupted)
+        : cancelled_(cancelled), interrupted_(interrupted) {}
 
     bool cancelled() {
         if (cancelled_) return true;
@@ -34,18 +35,20 @@ class Watch {
   private:
     using Clock = std::chrono::steady_clock;
     std::atomic<bool>& cancelled_;
-    Interrupted interrupted_;  // null for a thread that may not ask
+    Interrupted interrupted_;  // null for a thread that must not ask
     Clock::time_point asked_ = Clock::now();
 };
 
-// Runs task(index, thread, watch) for each index < count. False if it was interrupted, with some tasks not done.
+// Runs task(index, thread, cancellation) for each index < count. False if it was interrupted, with
+// some tasks not done.
 template <class Task>
 bool parallel_for(int64_t count, int threads, Interrupted interrupted, Task task) {
     std::atomic<int64_t> next{0};
     std::atomic<bool> cancelled{false};
     auto work = [&](int thread, bool asks) {
-        Watch watch(cancelled, asks ? interrupted : nullptr);
-        for (int64_t index; !watch.cancelled() && (index = next++) < count;) task(index, thread, watch);
+        Cancellation cancellation(cancelled, asks ? interrupted : nullptr);
+        for (int64_t index; !cancellation.cancelled() && (index = next++) < count;)
+            task(index, thread, cancellation);
     };
     if (threads > count) threads = int(count);
     std::vector<std::thread> others;
@@ -53,7 +56,7 @@ bool parallel_for(int64_t count, int threads, Interrupted interrupted, Task task
         try {
             others.emplace_back(work, thread, false);
         } catch (const std::exception&) {
-            break;  // no more threads to be had: those that run do the work
+            break;  // no more threads can be started: those that run do the work
         }
     }
     work(0, true);

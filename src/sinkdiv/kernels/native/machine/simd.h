@@ -1,7 +1,9 @@
-// Vectors of the widest kind that this translation unit may use, and the two functions the passes need on them.
+// Vectors of the widest kind that this translation unit may use, and the exponential and the
+// logarithm of them.
 //
-// Everything here lives in the namespace of one instruction set and uses no inline function of the standard library:
-// the linker may keep any one of several copies of such a function, and must not keep one that a processor cannot run.
+// Everything here lives in the namespace of one instruction set and uses no inline function of the
+// standard library: the linker may keep any one of several copies of such a function, and must not
+// keep one that a processor cannot run.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +16,8 @@
 namespace sinkdiv::SINKDIV_ISA {
 
 #if defined(__AVX512F__)
-constexpr int BYTES = 64, ROWS = 6, VECTORS = 4;  // 24 accumulators, 4 columns and a broadcast fill 32 registers
+// 24 accumulators, 4 columns and a broadcast fill 32 registers.
+constexpr int BYTES = 64, ROWS = 6, VECTORS = 4;
 #elif defined(__AVX2__)
 constexpr int BYTES = 32, ROWS = 4, VECTORS = 2;
 #else
@@ -26,6 +29,8 @@ typedef double DoubleVector __attribute__((vector_size(BYTES)));
 typedef int32_t IntVector __attribute__((vector_size(BYTES)));
 typedef int64_t LongVector __attribute__((vector_size(BYTES)));
 
+// ROUND: adding it rounds to the nearest integer. Between LEAST and MOST exp2 is a normal number;
+// of less than LEAST it is not wanted. HIGH: a sum below it has not overflowed.
 template <class T>
 struct Simd;
 
@@ -34,9 +39,8 @@ struct Simd<float> {
     using Vector = FloatVector;
     using Bits = IntVector;
     static constexpr int LANES = BYTES / 4, MANTISSA = 23, BIAS = 127;
-    static constexpr float ROUND = 12582912.0f;          // 1.5 * 2^23: adding it rounds to the nearest integer
-    static constexpr float LEAST = -125.0f;              // exp2 of less is not wanted: it would come near subnormals
-    static constexpr float MOST = 127.0f;
+    static constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23
+    static constexpr float LEAST = -125.0f, MOST = 127.0f;
     static constexpr float HIGH = 18446744073709551616.0f;  // 2^64
 };
 
@@ -46,8 +50,7 @@ struct Simd<double> {
     using Bits = LongVector;
     static constexpr int LANES = BYTES / 8, MANTISSA = 52, BIAS = 1023;
     static constexpr double ROUND = 6755399441055744.0;  // 1.5 * 2^52
-    static constexpr double LEAST = -1021.0;
-    static constexpr double MOST = 1023.0;
+    static constexpr double LEAST = -1021.0, MOST = 1023.0;
     static constexpr double HIGH = 1.3407807929942597e154;  // 2^512
 };
 
@@ -72,20 +75,34 @@ inline Vector<T> fill(T value) {
 }
 
 #if defined(__AVX512F__)
-inline FloatVector larger(FloatVector a, FloatVector b) { return (FloatVector)_mm512_max_ps((__m512)a, (__m512)b); }
-inline DoubleVector larger(DoubleVector a, DoubleVector b) { return (DoubleVector)_mm512_max_pd((__m512d)a, (__m512d)b); }
-inline FloatVector smaller(FloatVector a, FloatVector b) { return (FloatVector)_mm512_min_ps((__m512)a, (__m512)b); }
-inline DoubleVector smaller(DoubleVector a, DoubleVector b) { return (DoubleVector)_mm512_min_pd((__m512d)a, (__m512d)b); }
+inline FloatVector larger(FloatVector a, FloatVector b) {
+    return (FloatVector)_mm512_max_ps((__m512)a, (__m512)b);
+}
+inline DoubleVector larger(DoubleVector a, DoubleVector b) {
+    return (DoubleVector)_mm512_max_pd((__m512d)a, (__m512d)b);
+}
+inline FloatVector smaller(FloatVector a, FloatVector b) {
+    return (FloatVector)_mm512_min_ps((__m512)a, (__m512)b);
+}
+inline DoubleVector smaller(DoubleVector a, DoubleVector b) {
+    return (DoubleVector)_mm512_min_pd((__m512d)a, (__m512d)b);
+}
 inline FloatVector root(FloatVector a) { return (FloatVector)_mm512_sqrt_ps((__m512)a); }
 inline DoubleVector root(DoubleVector a) { return (DoubleVector)_mm512_sqrt_pd((__m512d)a); }
 #else
 template <class V>
-inline V larger(V a, V b) { return a > b ? a : b; }
+inline V larger(V a, V b) {
+    return a > b ? a : b;
+}
 template <class V>
-inline V smaller(V a, V b) { return a < b ? a : b; }
+inline V smaller(V a, V b) {
+    return a < b ? a : b;
+}
 template <class V>
 inline V root(V a) {
-    for (unsigned l = 0; l < sizeof(V) / sizeof(a[0]); ++l) a[l] = sizeof(a[0]) == 4 ? __builtin_sqrtf(a[l]) : __builtin_sqrt(a[l]);
+    constexpr bool NARROW = sizeof(a[0]) == 4;
+    for (unsigned l = 0; l < sizeof(V) / sizeof(a[0]); ++l)
+        a[l] = NARROW ? __builtin_sqrtf(a[l]) : __builtin_sqrt(a[l]);
     return a;
 }
 #endif
@@ -93,14 +110,18 @@ inline V root(V a) {
 #if defined(__AVX512F__)
 template <class T>
 inline T sum(Vector<T> v) {
-    if constexpr (sizeof(T) == 4) return _mm512_reduce_add_ps((__m512)v);
-    else return _mm512_reduce_add_pd((__m512d)v);
+    if constexpr (sizeof(T) == 4)
+        return _mm512_reduce_add_ps((__m512)v);
+    else
+        return _mm512_reduce_add_pd((__m512d)v);
 }
 
 template <class T>
 inline T largest(Vector<T> v) {
-    if constexpr (sizeof(T) == 4) return _mm512_reduce_max_ps((__m512)v);
-    else return _mm512_reduce_max_pd((__m512d)v);
+    if constexpr (sizeof(T) == 4)
+        return _mm512_reduce_max_ps((__m512)v);
+    else
+        return _mm512_reduce_max_pd((__m512d)v);
 }
 #else
 template <class T>
@@ -162,7 +183,8 @@ inline Vector<T> exp2_bounded(Vector<T> x) {
 #endif
 }
 
-// 2^x where x <= 0 is relative to the largest of a sum: what is too small to count stays tiny, but never subnormal.
+// 2^x where x <= 0 is relative to the largest of a sum: what is too small to count stays tiny, but
+// never subnormal.
 template <class T>
 inline Vector<T> exp2_relative(Vector<T> x) {
     return exp2_bounded<T>(larger(x, fill<T>(Simd<T>::LEAST)));
@@ -178,11 +200,13 @@ inline Vector<T> exp2_guarded(Vector<T> x) {
 #endif
 }
 
-// Where 2^x is to be multiplied, by numbers down to 2^-16, it must be larger for no product to be subnormal.
+// Where 2^x is to be multiplied, by numbers down to 2^-16, it must be larger for no product to be
+// subnormal.
 template <class T>
 constexpr T LEAST_FACTOR = Simd<T>::LEAST + 16;
 
-// 2^x with an exact 0 for what would be (nearly) subnormal, so that a weight of zero carries no mass.
+// 2^x with an exact 0 for what would be (nearly) subnormal, so that a weight of zero carries no
+// mass.
 template <class T>
 inline Vector<T> exp2_or_zero(Vector<T> x, T least = Simd<T>::LEAST) {
     using S = Simd<T>;
@@ -191,7 +215,8 @@ inline Vector<T> exp2_or_zero(Vector<T> x, T least = Simd<T>::LEAST) {
     return (Vector<T>)((typename S::Bits)exp2_bounded<T>(bounded) & keep);
 }
 
-// log2 of a positive normal number: exponent, and the series of artanh for a mantissa within [sqrt(1/2), sqrt(2)).
+// log2 of a positive normal number: exponent, and the series of artanh for a mantissa within
+// [sqrt(1/2), sqrt(2)).
 template <class T>
 inline Vector<T> log2_positive(Vector<T> x) {
     using S = Simd<T>;
