@@ -1,8 +1,8 @@
 """Do two trees compute the same numbers?
 
-    OMP_NUM_THREADS=1 PYTHONPATH=A/src python -m benchmarks.regression.numbers write A.json
-    OMP_NUM_THREADS=1 PYTHONPATH=B/src python -m benchmarks.regression.numbers write B.json
-    python -m benchmarks.regression.numbers compare A.json B.json
+    OMP_NUM_THREADS=1 PYTHONPATH=A/src python -m benchmarks.regression.values write A.json
+    OMP_NUM_THREADS=1 PYTHONPATH=B/src python -m benchmarks.regression.values write B.json
+    python -m benchmarks.regression.values compare A.json B.json
 
 `write` solves every problem of `problems.py` and keeps each quantity of `quantities.py` with all its digits. `compare`
 prints the largest relative difference of each kind of quantity and ends with status 1 if a number differs by more than
