@@ -1,1 +1,1 @@
-"""What several benchmarks share: inputs, times, rows in JSON, tables, plots."""
+"""What the benchmarks share: inputs, clocks, methods, races, rows, files of results, tables and plots."""

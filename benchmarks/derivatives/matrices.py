@@ -6,21 +6,22 @@ marginal error of the plan that it reached, which is the same quantity for all.
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
-from derivative_methods import ott_run, ott_solve
-from derivative_references import Exact, exact_matrix, iterated_plan, marginal_error
-from measuring import deadline, say
 from torch import Tensor
 
 import sinkdiv
+from benchmarks.derivatives.methods import ott_run, ott_solve
+from benchmarks.derivatives.references import exact_matrix, iterated_plan, marginal_error
+from benchmarks.frame.clock import deadline, say, seconds
+from benchmarks.frame.methods import Method, Prepared, named_like
+from benchmarks.frame.racing import quiet
+from benchmarks.frame.references import Exact
+from benchmarks.frame.rows import Row, attempted
 
 #: Iterations that POT may put on its tape: a few GB at 200 × 200.
 TAPED_ITERATIONS = 2000
@@ -35,15 +36,6 @@ class Outcome:
     value: float
     gradient: Tensor
     plan: Tensor
-
-
-@dataclass(frozen=True)
-class Method:
-    name: str
-    package: str
-    settings: tuple[float, ...]
-    run: Callable[[Tensor, float, float], Outcome]
-    """(C, eps, setting) -> outcome."""
 
 
 def implicit(C: Tensor, eps: float, tol: float) -> Outcome:
@@ -89,13 +81,20 @@ def ott(C: Tensor, eps: float, threshold: float, linear_tol: float | None = None
         return Outcome(float(value), *(torch.tensor(np.array(one)) for one in (gradient, plan)))
 
 
-METHODS = (
-    Method("sinkdiv implicit", "sinkdiv", THRESHOLDS, implicit),
-    Method("sinkdiv unrolled", "sinkdiv", UNROLLED, unrolled),
-    Method("POT autograd", "ot", THRESHOLDS, pot),
-    Method("OTT-JAX implicit", "ott", THRESHOLDS, ott),
-    Method("OTT-JAX implicit, linear solver at 1e-12", "ott", THRESHOLDS, partial(ott, linear_tol=1e-12)),
-)
+def method(
+    name: str, package: str, settings: tuple[float, ...], run: Callable[[Tensor, float, float], Outcome]
+) -> Method:
+    """``run`` (C, eps, setting) gives an outcome."""
+    return Method(name, package, lambda problem, setting: Prepared(lambda: run(*problem, setting)), settings)
+
+
+METHODS = [
+    method("sinkdiv implicit", "sinkdiv", THRESHOLDS, implicit),
+    method("sinkdiv unrolled", "sinkdiv", UNROLLED, unrolled),
+    method("POT autograd", "ot", THRESHOLDS, pot),
+    method("OTT-JAX implicit", "ott", THRESHOLDS, ott),
+    method("OTT-JAX implicit, linear solver at 1e-12", "ott", THRESHOLDS, partial(ott, linear_tol=1e-12)),
+]
 
 
 def problems(n: int) -> dict[str, tuple[Tensor, float]]:
@@ -111,34 +110,33 @@ def problems(n: int) -> dict[str, tuple[Tensor, float]]:
 def compare(n: int, every: int, wanted: str, limit: float) -> list[dict[str, Any]]:
     """A table for each problem, of every ``every``-th setting of the methods whose name contains ``wanted``."""
     tables = []
-    for title, (C, eps) in problems(n).items():
+    for title, problem in problems(n).items():
         say(f" {title}")
-        exact = exact_matrix(C, eps)
+        exact = exact_matrix(*problem)
         rows = [
-            row(method, C, eps, setting, exact, limit)
-            for method in METHODS
-            if wanted.lower() in method.name.lower()
+            row(method, problem, setting, exact, limit)
+            for method in named_like(METHODS, wanted)
             for setting in method.settings[::every]
         ]
         tables.append({"title": f"{n} × {n}, {title}", "reference_error": exact["marginal_error"], "rows": rows})
     return tables
 
 
-def row(method: Method, C: Tensor, eps: float, setting: float, exact: Exact, limit: float) -> dict[str, Any]:
-    begin, result = time.perf_counter(), {"method": method.name, "setting": setting, "note": ""}
-    if find_spec(method.package) is None:
-        return result | {"note": "not installed"}
-    try:
-        with warnings.catch_warnings(), deadline(limit):
-            warnings.simplefilter("ignore")  # the marginal error says how far it came
-            outcome = method.run(C, eps, setting)
-    except TimeoutError:
-        return result | {"note": f"not finished within {limit:.0f} s"}
-    except Exception as error:  # a peer's failure is a result, whatever its type
-        return result | {"note": f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+def row(method: Method, problem: tuple[Tensor, float], setting: float, exact: Exact, limit: float) -> Row:
+    head: Row = {"method": method.name, "setting": setting, "note": method.obstacle()}
+
+    def measure() -> Row:
+        prepared, outcomes = method.prepare(problem, setting), []
+        with quiet(), deadline(limit):  # the marginal error says how far it came
+            spent = seconds(lambda: outcomes.append(prepared.run()))
+        return {"seconds": spent} | judged(outcomes[0], exact)
+
+    return head if head["note"] else attempted(head, measure, limit)
+
+
+def judged(outcome: Outcome, exact: Exact) -> Row:
     value, gradient = exact["sharp"]
-    return result | {
-        "seconds": time.perf_counter() - begin,
+    return {
         "marginal_error": marginal_error(outcome.plan),
         "value_error": abs(outcome.value / float(value) - 1),
         "gradient_error": float((outcome.gradient - gradient).norm() / gradient.norm()),

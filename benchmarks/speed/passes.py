@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 import torch
-from measuring import SHORT_S, Limits, quartiles, seconds
 from torch import Tensor
-from workloads import Workload
 
+from benchmarks.frame.clock import quartiles, seconds
+from benchmarks.frame.racing import SHORT_S, Limits
+from benchmarks.frame.rows import Row
+from benchmarks.frame.workloads import Workload
 from sinkdiv.costs import find_cost
 from sinkdiv.geometry import CloudGeometry
 
@@ -122,7 +124,7 @@ def of_every_kind(inputs: Inputs) -> dict[str, Pass]:
     }
 
 
-def compare_kinds(workload: Workload, limits: Limits) -> list[dict]:
+def compare_kinds(workload: Workload, limits: Limits) -> list[Row]:
     """One row for each kind of pass, taken in turns: seconds, and pairs per second."""
     calls = of_every_kind(Inputs.of(workload))
     rows = [{"method": name, "seconds": []} for name in calls]
@@ -144,7 +146,7 @@ def floor_seconds(workload: Workload, rate: float) -> float:
     return workload.pairs * (workload.x.shape[-1] + EXPONENTIAL_SLOTS) / (rate / 2)
 
 
-def compare(workload: Workload, limits: Limits, rate: float) -> list[dict]:
+def compare(workload: Workload, limits: Limits, rate: float) -> list[Row]:
     """One row for each road: seconds, pairs per second, and the largest error of the logsumexp on some rows."""
     inputs = Inputs.of(workload)
     some = torch.arange(0, len(inputs.x), max(1, len(inputs.x) // 500))

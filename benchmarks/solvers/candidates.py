@@ -229,7 +229,7 @@ def _newton_direction(problem: Problem, point: Point, budget: int) -> tuple[Tens
 
 
 def gaussian_start(problem: Problem) -> Start:
-    """Squared cost: the potentials at the target ε of the two Gaussians with the clouds' means and covariances."""
+    """Squared cost: the second potential at the target ε of the two Gaussians with the clouds' means and covariances."""
     x, y, d = problem.geometry.x[0], problem.geometry.y[0], problem.geometry.x.shape[2]  # type: ignore[attr-defined]
     means = problem.a[0] @ x, problem.b[0] @ y
     x, y, shift = x - means[0], y - means[1], means[0] - means[1]
@@ -241,9 +241,8 @@ def gaussian_start(problem: Problem) -> Start:
     for _ in range(5000):  # Sinkhorn's algorithm for quadratic potentials: no pass over pairs
         F = identity - rate * torch.linalg.inv(precisions[1] + rate * (identity - G))
         G = identity - rate * torch.linalg.inv(precisions[0] + rate * (identity - F))
-    f = ((x @ F) * x).sum(1) + 2 * x @ shift
     g = ((y @ G) * y).sum(1) - 2 * y @ shift
-    return Start(f[None], g[None])
+    return Start(g[None])
 
 
 def averaged(problem: Problem, limits: Limits) -> History:

@@ -14,57 +14,18 @@ Every library is imported when it is first asked for, so that one that is absent
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
-from workloads import Workload
 
 import sinkdiv
+from benchmarks.frame.methods import DENSE_PAIRS, Answer, Method, Prepared
+from benchmarks.frame.workloads import Workload
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]
-
-#: Entries of a dense float32 matrix above which a dense method is not tried: several are held at once.
-DENSE_ENTRIES = 1.2e8
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A value, 0-d or (B,), its gradient in x, and what the method says of its own convergence."""
-
-    value: Tensor
-    gradient: Tensor
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """``run`` is timed and ends when its result is there; ``read`` turns what it returned into an `Answer`."""
-
-    run: Callable[[], Any]
-    read: Callable[[Any], Answer]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A library with its settings."""
-
-    name: str
-    package: str
-    prepare: Callable[[Workload], Prepared]
-    dense: bool = False
-    details: Callable[[Workload], dict[str, Any]] | None = field(default=None)
-    """Figures that are collected once, outside the timing."""
-
-    @property
-    def missing(self) -> bool:
-        return find_spec(self.package) is None
-
-    def fits(self, workload: Workload) -> bool:
-        return not self.dense or workload.pairs <= DENSE_ENTRIES
 
 
 def on_torch(loss: Loss, workload: Workload) -> Prepared:
@@ -76,7 +37,7 @@ def on_torch(loss: Loss, workload: Workload) -> Prepared:
         (gradient,) = torch.autograd.grad(value.sum(), x)
         return Answer(value.detach(), gradient)
 
-    return Prepared(run, lambda answer: answer)
+    return Prepared(run)
 
 
 def looped(loss: Loss) -> Loss:
@@ -140,7 +101,7 @@ def geomloss_method(backend: str, scaling: float) -> Method:
 
     name = f"GeomLoss {backend}, scaling {scaling:g}"
     package = "geomloss" if backend == "tensorized" else "pykeops"
-    return Method(name, package, prepare, dense=backend == "tensorized")
+    return Method(name, package, prepare, most_pairs=DENSE_PAIRS if backend == "tensorized" else math.inf)
 
 
 def pot_method(tol: float, *, loop: bool = False) -> Method:
@@ -153,7 +114,8 @@ def pot_method(tol: float, *, loop: bool = False) -> Method:
         return ot.solve_sample(x, y, debias=True, **options).value
 
     chosen, suffix = (looped(loss), ", a loop") if loop else (loss, "")
-    return Method(f"POT, L2 tol {tol:.0e}{suffix}", "ot", lambda workload: on_torch(chosen, workload), dense=True)
+    name = f"POT, L2 tol {tol:.0e}{suffix}"
+    return Method(name, "ot", lambda workload: on_torch(chosen, workload), most_pairs=DENSE_PAIRS)
 
 
 def pot_batched(tol: float) -> Method:
@@ -168,14 +130,16 @@ def pot_batched(tol: float) -> Method:
 
         return cost(x, y) - (cost(x, x) + cost(y, y)) / 2
 
-    return Method(f"POT batched, L2 tol {tol:.0e}", "ot", lambda workload: on_torch(loss, workload), dense=True)
+    name = f"POT batched, L2 tol {tol:.0e}"
+    return Method(name, "ot", lambda workload: on_torch(loss, workload), most_pairs=DENSE_PAIRS)
 
 
 def ott_method(threshold: float, *, lines: int | None = None, batched: bool = False) -> Method:
     """OTT-JAX, compiled ahead of time; ``lines`` of the cost matrix at a time, or the whole matrix if None."""
     style = "" if lines is None else f" online (batch_size {lines})"
     name = f"OTT-JAX{style}{' vmap' if batched else ''}, L1 threshold {threshold:.0e}"
-    return Method(name, "ott", lambda workload: prepare_ott(workload, threshold, lines, batched), dense=lines is None)
+    most_pairs = DENSE_PAIRS if lines is None else math.inf
+    return Method(name, "ott", lambda workload: prepare_ott(workload, threshold, lines, batched), most_pairs=most_pairs)
 
 
 def prepare_ott(workload: Workload, threshold: float, lines: int | None, batched: bool) -> Prepared:

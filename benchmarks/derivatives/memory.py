@@ -1,26 +1,21 @@
-"""Peak memory of the sharp value's gradient, measured in a process of its own: prints one line of JSON.
+"""Peak memory of the sharp value's gradient, measured in a process of its own: prints one line of JSON. Linux only.
 
-    python benchmarks/derivative_memory.py implicit 3000 --limit 12
-
-The peak is over what the process held when the library had been imported and used once on a small problem. Heap above
---limit GB is refused, so that a method which needs more fails instead of filling the machine. Linux only.
+python -m benchmarks.derivatives.memory implicit 3000 --limit 12
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import sys
 import time
 from collections.abc import Callable
 
 import torch
-from memory import resident, settle
 from torch import Tensor
-from workloads import cubes
 
 import sinkdiv
+from benchmarks.frame.processes import report_peak
+from benchmarks.frame.rows import Row
+from benchmarks.frame.workloads import cubes
 
 ITERATIONS = 10
 
@@ -60,7 +55,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }  # fmt: skip
 
 
-def measure(name: str, n: int) -> dict[str, float]:
+def measure(name: str, n: int) -> Row:
     workload = cubes(n)
     begin = time.perf_counter()
     x = workload.x.requires_grad_()
@@ -75,18 +70,7 @@ def main() -> None:
     parser.add_argument("n", type=int)
     parser.add_argument("--limit", type=float, default=12.0, help="GB")
     options = parser.parse_args()
-    measure(options.method, 100)
-    settle()
-    before = resident("VmRSS")
-    resource.setrlimit(resource.RLIMIT_DATA, (before + int(1e9 * options.limit), resource.RLIM_INFINITY))
-    try:
-        result = measure(options.method, options.n)
-    except RuntimeError as error:
-        if "allocate" not in str(error):
-            raise
-        result = {"note": f"needs more than {options.limit:g} GB"}
-    result |= {"peak_bytes": resident("VmHWM") - before}
-    sys.stdout.write(json.dumps(result) + "\n")
+    report_peak(lambda: measure(options.method, 100), lambda: measure(options.method, options.n), options.limit)
 
 
 if __name__ == "__main__":

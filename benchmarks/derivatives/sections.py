@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import derivative_matrices
 import torch
-from derivative_methods import (
+
+from benchmarks.derivatives import matrices
+from benchmarks.derivatives.methods import (
     Pair,
     geomloss_pair,
     ott_pair,
@@ -23,9 +20,13 @@ from derivative_methods import (
     sinkdiv_product,
     unrolled_pair,
 )
-from derivative_references import Exact, exact_points, exact_product
-from measuring import Limits, race, say
-from workloads import Workload, cubes, images, spheres
+from benchmarks.derivatives.references import exact_points, exact_product
+from benchmarks.frame.book import Section
+from benchmarks.frame.clock import say
+from benchmarks.frame.processes import child, memory_limit
+from benchmarks.frame.racing import Limits, race
+from benchmarks.frame.references import Exact
+from benchmarks.frame.workloads import Workload, cubes, images, spheres
 
 
 @dataclass(frozen=True)
@@ -57,20 +58,22 @@ QUICK = Sizes(
 class Context:
     """What all sections share."""
 
+    out: Path
     sizes: Sizes
     methods: str = ""
     """Only methods whose name contains this."""
     cache: Path | None = None
     limits: Limits = field(default_factory=Limits)
     memory: float = 12.0
-    """GB that one measurement of memory may take."""
+    """GB that a method may take."""
 
     def chosen(self, pairs: list[Pair]) -> list[Pair]:
         return [pair for pair in pairs if self.methods.lower() in pair.full.name.lower()]
 
     def race(self, title: str, pairs: list[Pair], workload: Workload, exact: Exact) -> dict[str, Any]:
         """One table: each method's two calls in one row, the errors those of the full one."""
-        rows = race([method for pair in pairs for method in pair], workload, self.limits, exact)
+        with memory_limit(self.memory):
+            rows = race([method for pair in pairs for method in pair], workload, self.limits, exact)
         described = {key: exact[key] for key in ("kind", "converged", "uncertainty") if key in exact}
         return {
             "title": f"{title}: {workload.title}",
@@ -82,7 +85,8 @@ class Context:
 def errors(context: Context) -> dict[str, Any]:
     """The gradient's error against the forward solve's."""
     sizes = context.sizes
-    return {"tables": derivative_matrices.compare(sizes.matrix, sizes.every, context.methods, context.limits.call)}
+    with memory_limit(context.memory):
+        return {"tables": matrices.compare(sizes.matrix, sizes.every, context.methods, context.limits.call)}
 
 
 def times(context: Context) -> dict[str, Any]:
@@ -119,7 +123,6 @@ def entropic_pairs() -> list[Pair]:
 
 def memory(context: Context) -> dict[str, Any]:
     """Peak memory of the sharp value's gradient, each method and size in a process of its own."""
-    script = Path(__file__).with_name("derivative_memory.py")
     names = {
         "implicit": "sinkdiv implicit, L1 tol 1e-03", "unrolled": "sinkdiv unrolled, L = 10",
         "pot": "POT autograd, L = 10", "loop": "PyTorch loop on autograd's tape, L = 10",
@@ -131,21 +134,11 @@ def memory(context: Context) -> dict[str, Any]:
                 continue
             say(f" {name}: n = {n}")
             absent = method == "pot" and find_spec("ot") is None
-            command = [sys.executable, str(script), method, str(n), "--limit", str(context.memory)]
-            found = {"note": "not installed"} if absent else child(command, context.limits.call)
+            given = (method, n, "--limit", context.memory)
+            module = "benchmarks.derivatives.memory"
+            found = {"note": "not installed"} if absent else child(module, *given, limit=context.limits.call)
             rows.append({"method": name, "n": n} | found)
     return {"rows": rows}
-
-
-def child(command: list[str], limit: float) -> dict[str, Any]:
-    """The line of JSON that a process prints, or a note that says why it did not."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=limit)
-        return json.loads(done.stdout.splitlines()[-1])  # a library may print before
-    except subprocess.TimeoutExpired:
-        return {"note": f"not finished within {limit:.0f} s"}
-    except subprocess.CalledProcessError as error:
-        return {"note": f"failed: {(error.stderr.strip() or str(error)).splitlines()[-1][:200]}"}
 
 
 def hessian(context: Context) -> dict[str, Any]:
@@ -167,7 +160,7 @@ def hessian(context: Context) -> dict[str, Any]:
     return {"tables": tables}
 
 
-SECTIONS: dict[str, tuple[str, Callable[[Context], dict[str, Any]]]] = {
+SECTIONS: dict[str, Section] = {
     "errors": ("The gradient's error against the forward solve's", errors),
     "times": ("Time of a gradient", times),
     "memory": ("Memory of the sharp value's gradient", memory),

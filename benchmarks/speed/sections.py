@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import passes
-from measuring import Limits, described, race, reference, say
-from peers import (
-    Method,
+import sinkdiv
+from benchmarks.frame import references
+from benchmarks.frame.book import Section
+from benchmarks.frame.clock import say
+from benchmarks.frame.methods import Method, named_like
+from benchmarks.frame.processes import child
+from benchmarks.frame.racing import Limits, race
+from benchmarks.frame.workloads import Workload, cubes, gaussians, images, spheres
+from benchmarks.speed import passes
+from benchmarks.speed.methods import (
     geomloss_method,
     ott_method,
     pot_batched,
@@ -21,9 +23,6 @@ from peers import (
     sinkdiv_certified,
     sinkdiv_method,
 )
-from workloads import Workload, cubes, gaussians, images, spheres
-
-import sinkdiv
 
 #: Lines of the cost matrix at a time for OTT's online mode.
 LINES = 1024
@@ -65,6 +64,7 @@ TINY = Sizes(
 class Context:
     """What all sections share."""
 
+    out: Path
     sizes: Sizes
     methods: str = ""
     """Only methods whose name contains this."""
@@ -76,15 +76,15 @@ class Context:
     def race(self, title: str, methods: list[Method], workload: Workload, *, limits: Limits | None = None) -> dict:
         """One table: a workload, its reference and a row for each method."""
         say(f" {title}: {workload.title}")
-        chosen = [method for method in methods if self.methods.lower() in method.name.lower()]
         # Each digit costs three times the passes where ε is a small part of all costs, as in high dimension.
         tol = 1e-8 if workload.pairs * workload.x.shape[-1] < 1e9 else 1e-6
-        exact = reference(workload, self.cache, tol=tol) if workload.x.shape[-2] <= self.sizes.checked else None
-        rows = race(chosen, workload, limits or self.limits, exact)
+        checked = workload.x.shape[-2] <= self.sizes.checked
+        exact = references.divergence(workload, self.cache, tol=tol) if checked else None
+        rows = race(named_like(methods, self.methods), workload, limits or self.limits, exact)
         return {
             "title": f"{title}: {workload.title}",
             "n": workload.x.shape[-2],
-            "reference": None if exact is None else described(exact),
+            "reference": None if exact is None else references.described(exact),
             "rows": rows,
         }
 
@@ -219,21 +219,16 @@ def accuracy(context: Context) -> dict[str, Any]:
 
 def memory(context: Context) -> dict[str, Any]:
     """Peak memory and time of one pass, each size in a process of its own."""
-    script = Path(__file__).with_name("memory.py")
     rows = []
     for n in context.sizes.memory:
         say(f" memory: n = {n}")
         # The gradient's pass takes three times as long, and no more memory.
-        command = [sys.executable, str(script), str(n), *(["--gradient"] if n <= 100_000 else [])]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=3600)
-            rows.append(json.loads(done.stdout))
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            rows.append({"n": n, "note": f"failed: {error}"[:300]})
+        wanted = ["--gradient"] if n <= 100_000 else []
+        rows.append({"n": n} | child("benchmarks.speed.memory", n, *wanted, limit=3600))
     return {"rows": rows}
 
 
-SECTIONS: dict[str, tuple[str, Callable[[Context], dict[str, Any]]]] = {
+SECTIONS: dict[str, Section] = {
     "conventions": ("The same number from everybody", conventions),
     "T8": ("One pass over all pairs", single_passes),
     "kinds": ("Passes of every kind", kinds_of_passes),

@@ -6,23 +6,19 @@ own solve in float64 at a tight tolerance. Hessian-vector products come from cen
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from measuring import say
 from torch import Tensor
-from workloads import Workload
 
 import sinkdiv
+from benchmarks.frame.clock import say
+from benchmarks.frame.references import PASSES, Exact, cached
+from benchmarks.frame.workloads import Workload
 
 #: Pairs up to which the linear system is formed: a few float64 matrices.
 DENSE_PAIRS = 4_000_000
-PASSES = 100_000
-Exact = dict[str, Any]
 
 
 def exact_matrix(C: Tensor, eps: float, tol: float = 1e-13) -> Exact:
@@ -74,7 +70,7 @@ def exact_points(workload: Workload, value: str, cache: Path | None) -> Exact:
         gradient = 2 * (in_C.sum(1)[:, None] * x - in_C @ y)
         return {"value": number, "gradient": gradient, "kind": "dense", "converged": exact["converged"]}
 
-    return cached(cache, workload, (value,), make)
+    return cached(cache, workload, ("transport", value), make)
 
 
 def streamed(x: Tensor, y: Tensor, eps: float, value: str, tol: float = 1e-9) -> Exact:
@@ -115,17 +111,3 @@ def exact_product(workload: Workload, v: Tensor, cache: Path | None) -> Exact:
         }  # fmt: skip
 
     return cached(cache, workload, ("product", tol, step), make)
-
-
-def cached(cache: Path | None, workload: Workload, key: tuple[Any, ...], make: Callable[[], Exact]) -> Exact:
-    """What ``make`` returns, from a file if it was made of the same points before."""
-    if cache is None:
-        return make()
-    digest = hashlib.sha256(repr((workload.blur, *key)).encode())
-    for points in (workload.x, workload.y):
-        digest.update(points.numpy().tobytes())
-    file = cache / f"derivative-{digest.hexdigest()[:20]}.pt"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(make(), file)
-    return torch.load(file)

@@ -1,36 +1,25 @@
 """The derivatives in the race: ours, and those of POT, OTT-JAX, GeomLoss and plain PyTorch.
 
-Conventions as in `peers`. "implicit" solves Q23's linear system at the plan; "unrolled" and "autograd" differentiate
-the iterations; "envelope" needs neither, and belongs to the entropic value. OTT-JAX's implicit differentiation is used
-as it is installed, with its defaults.
+Conventions as in `benchmarks.speed.methods`. "implicit" solves Q23's linear system at the plan; "unrolled" and
+"autograd" differentiate the iterations; "envelope" needs neither, and belongs to the entropic value. OTT-JAX's implicit
+differentiation is used as it is installed, with its defaults.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from peers import Answer, Method, Prepared
 from torch import Tensor
-from workloads import Workload
 
 import sinkdiv
+from benchmarks.frame.methods import DENSE_PAIRS, TAPED_PAIRS, Answer, Method, Prepared
+from benchmarks.frame.workloads import Workload
+from benchmarks.speed.methods import Loss, on_torch
 
-Loss = Callable[[Tensor, Tensor, float], Tensor]
-
-#: Pairs above which a method that keeps matrices for each of its iterations is not tried.
-TAPED_PAIRS = 2_000_000
 MAX_ITERATIONS = 20_000
-
-
-@dataclass(frozen=True)
-class Taped(Method):
-    """A method that keeps matrices for each of its iterations."""
-
-    def fits(self, workload: Workload) -> bool:
-        return workload.pairs <= TAPED_PAIRS
 
 
 class Pair(NamedTuple):
@@ -66,9 +55,9 @@ def pot_pair(value: str, gradient: str, tol: float = 1e-4) -> Pair:
         result = ot.solve_sample(x, y, **options)
         return result.value if value == "entropic" else result.value_linear
 
-    kind = Taped if gradient == "autodiff" else Method
-    name = "autograd" if gradient == "autodiff" else gradient
-    return torch_pair(f"POT {name}, L2 tol {tol:.0e}", "ot", loss, kind)
+    taped = gradient == "autodiff"
+    name = f"POT {'autograd' if taped else gradient}, L2 tol {tol:.0e}"
+    return torch_pair(name, "ot", loss, TAPED_PAIRS if taped else DENSE_PAIRS)
 
 
 def geomloss_pair(scaling: float = 0.5) -> Pair:
@@ -83,7 +72,7 @@ def geomloss_pair(scaling: float = 0.5) -> Pair:
     return torch_pair(f"GeomLoss tensorized, scaling {scaling:g}", "geomloss", loss)
 
 
-def torch_pair(name: str, package: str, loss: Loss, kind: type[Method] = Method) -> Pair:
+def torch_pair(name: str, package: str, loss: Loss, most_pairs: float = DENSE_PAIRS) -> Pair:
     """The value alone, and with its gradient in x."""
 
     def value(workload: Workload) -> Prepared:
@@ -92,20 +81,14 @@ def torch_pair(name: str, package: str, loss: Loss, kind: type[Method] = Method)
                 number = loss(workload.x, workload.y, workload.blur)
             return Answer(number, torch.full((), torch.nan))
 
-        return Prepared(run, lambda answer: answer)
-
-    def value_and_gradient(workload: Workload) -> Prepared:
-        def run() -> Answer:
-            x = workload.x.clone().requires_grad_()
-            number = loss(x, workload.y, workload.blur)
-            (gradient,) = torch.autograd.grad(number, x)
-            return Answer(number.detach(), gradient)
-
-        return Prepared(run, lambda answer: answer)
+        return Prepared(run)
 
     # The value alone keeps nothing, so that only its dense matrices bound it.
-    dense = package != "sinkdiv"
-    return Pair(Method(name, package, value, dense), kind(name, package, value_and_gradient, dense))
+    before, full = (math.inf, math.inf) if package == "sinkdiv" else (DENSE_PAIRS, most_pairs)
+    return Pair(
+        Method(name, package, value, most_pairs=before),
+        Method(name, package, lambda workload: on_torch(loss, workload), most_pairs=full),
+    )
 
 
 def ott_pair(value: str, threshold: float = 1e-3) -> Pair:
@@ -139,7 +122,7 @@ def ott_pair(value: str, threshold: float = 1e-3) -> Pair:
         return prepare(workload, lambda function: jax.value_and_grad(function, has_aux=True), lambda result: result)
 
     name = f"OTT-JAX {'implicit' if value == 'sharp' else 'envelope'}, L1 threshold {threshold:.0e}"
-    return Pair(Method(name, "ott", before, dense=True), Method(name, "ott", full, dense=True))
+    return Pair(*(Method(name, "ott", prepared, most_pairs=DENSE_PAIRS) for prepared in (before, full)))
 
 
 def ott_solve(geometry: Any, threshold: float, linear_tol: float | None = None) -> Any:
@@ -191,7 +174,7 @@ def sinkdiv_product(direction: Tensor, dtype: torch.dtype, tol: float) -> Pair:
                 (gradient,) = torch.autograd.grad(gradient, x, v)
             return Answer(value.detach(), gradient)
 
-        return Prepared(run, lambda answer: answer)
+        return Prepared(run)
 
     name = f"sinkdiv {str(dtype).removeprefix('torch.')}, L1 tol {tol:.0e}"
     return Pair(
@@ -239,6 +222,6 @@ def ott_product(direction: Tensor, threshold: float, *, danskin: bool, double: b
     kind, default = str(dtype).removeprefix("torch."), "" if danskin else ", use_danskin=False"
     name = f"OTT-JAX {kind}, L1 threshold {threshold:.0e}{default}"
     return Pair(
-        Method(name, "ott", lambda workload: prepare(workload, False), dense=True),
-        Method(name, "ott", lambda workload: prepare(workload, True), dense=True),
+        Method(name, "ott", lambda workload: prepare(workload, False), most_pairs=DENSE_PAIRS),
+        Method(name, "ott", lambda workload: prepare(workload, True), most_pairs=DENSE_PAIRS),
     )
