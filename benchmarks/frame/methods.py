@@ -18,10 +18,10 @@ TAPED_PAIRS = 2e6
 
 @dataclass(frozen=True)
 class Answer:
-    """A value, 0-d or (B,), its gradient in x, and what the method says of its own convergence."""
+    """A value, 0-d or (B,), its gradient in x if the method has one, and what it says of its own convergence."""
 
     value: Tensor
-    gradient: Tensor
+    gradient: Tensor | None
     note: str = ""
 
 
@@ -49,7 +49,7 @@ class Method:
     name: str
     package: str
     prepare: Callable[..., Prepared]
-    settings: tuple[float, ...] = ()
+    settings: tuple[Any, ...] = ()
     most_pairs: float = math.inf
     details: Callable[[Any], dict[str, Any]] | None = None
 

@@ -1,7 +1,7 @@
 """Fused kernels on a GPU: are they right, how fast are they, and how fast is what is built on them, beside others?
 
     PYTHONPATH=src python -m pytest tests/*/test_triton*.py -n 0
-    PYTHONPATH=src python benchmarks/gpu.py --out benchmarks/results
+    PYTHONPATH=src python -m benchmarks.gpu
 
 are the first two things to run on a machine with a GPU. They need the repository, PyTorch and Triton; nothing is built.
 Other libraries (geomloss, pykeops, flash-sinkhorn) take part where they are installed. The second takes eight minutes
@@ -29,14 +29,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gpu_report
 import torch
-from gpu_book import FULL, QUICK, Context, Section, fill, load, save
-from measuring import say
+
+from benchmarks.frame.book import add_quick, add_sections, load, save
+from benchmarks.frame.clock import say
+from benchmarks.frame.processes import started
+from benchmarks.gpu import report
+from benchmarks.gpu.book import FULL, QUICK, Context, Section, fill
+from benchmarks.gpu.device import Device
 
 #: Seconds for each section, in the order in which they run, and their titles.
 BUDGETS = {"errors": 80.0, "solves": 165.0, "times": 100.0, "waits": 10.0, "steps": 40.0, "first": 20.0}
 TUNING = {"tiles": 440.0}
+ORDER = (*BUDGETS, *TUNING)
+MODULE = "benchmarks.gpu"
 TITLES = {
     "errors": "Errors of single kernels", "solves": "Whole solves to a marginal error of 1e-3",
     "times": "Times of single kernels", "waits": "Waiting for the device", "steps": "Training steps",
@@ -49,7 +55,7 @@ INTRODUCTIONS = {
         "an exponent once does to its exponential. With TF32 coordinates are rounded to 11 bits, and errors are of "
         "the costs between the rounded points."
     ),
-    "solves": gpu_report.METHOD,
+    "solves": report.METHOD,
 }
 #: Seconds after its time in which a section may finish the row that it is at.
 GRACE_S = 20.0
@@ -58,18 +64,15 @@ GRACE_S = 20.0
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the results")
-    parser.add_argument("--only", default=",".join(BUDGETS), help="sections, separated by commas")
+    add_sections(parser, BUDGETS)
     parser.add_argument("--tune", action="store_true", help="time alternative tiles, and nothing else")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, …, or cpu")
-    parser.add_argument("--quick", action="store_true", help="sizes that show that all works, and measure nothing")
+    add_quick(parser)
     parser.add_argument("--seconds", type=float, default=sum(BUDGETS.values()), help="for all sections together")
     parser.add_argument("--jobs", type=int, help="processes that compile (12 at most, or the cores there are)")
-    parser.add_argument("--section", help=argparse.SUPPRESS)  # what this process was started for
+    parser.add_argument("--section", choices=ORDER, help=argparse.SUPPRESS)  # what this process was started for
     options = parser.parse_args(arguments)
-    options.only = list(TUNING) if options.tune else options.only.split(",")
-    for name in options.only:
-        if name not in BUDGETS | TUNING:
-            parser.error(f"there is no section {name!r}; there are {', '.join(BUDGETS)}")
+    options.only = list(TUNING) if options.tune else options.only
     if options.jobs is None:
         options.jobs = 1 if options.device == "cpu" else min(12, len(os.sched_getaffinity(0)))
     return options
@@ -87,9 +90,8 @@ def run_section(name: str, options: argparse.Namespace, seconds: float) -> str:
     if options.device == "cpu" and name != "first":
         run_here(name, argparse.Namespace(**{**vars(options), "seconds": seconds}))
         return ""
-    given = ["--section", name, "--out", str(options.out), "--device", options.device, "--seconds", str(seconds)]
-    command = [sys.executable, __file__, *given, "--jobs", str(options.jobs), *(["--quick"] * options.quick)]
-    environment = dict(os.environ)
+    given = ["--section", name, "--out", options.out, "--device", options.device, "--seconds", seconds]
+    command, environment = started(MODULE, *given, "--jobs", options.jobs, *(["--quick"] * options.quick))
     with tempfile.TemporaryDirectory() as empty:
         if name == "first":
             environment["TRITON_CACHE_DIR"] = empty
@@ -109,12 +111,9 @@ def run_section(name: str, options: argparse.Namespace, seconds: float) -> str:
 def run_here(name: str, options: argparse.Namespace) -> None:
     """In this process: what `run_section` comes to."""
     ends = time.monotonic() + options.seconds
-    import gpu_kernels
-    import gpu_solves
-    import gpu_tiles
-    from gpu_device import Device
+    from benchmarks.gpu import kernels, solves, tiles  # Triton compiles or interprets from here on
 
-    sections: dict[str, Section] = {**gpu_kernels.SECTIONS, **gpu_solves.SECTIONS, **gpu_tiles.SECTIONS}
+    sections: dict[str, Section] = {**kernels.SECTIONS, **solves.SECTIONS, **tiles.SECTIONS}
     device = Device(options.device)
     head: dict[str, Any] = {
         "title": TITLES[name], "introduction": INTRODUCTIONS.get(name, ""), "facts": device.facts(),
@@ -126,10 +125,8 @@ def run_here(name: str, options: argparse.Namespace) -> None:
 
 def render(file: Path) -> None:
     results = load(file)
-    order = [*BUDGETS, *TUNING]
-    results["sections"] = {name: results["sections"][name] for name in order if name in results["sections"]}
-    save(results, file)
-    file.with_suffix(".md").write_text(gpu_report.markdown(results))
+    save(results, file, ORDER)
+    file.with_suffix(".md").write_text(report.report(results))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,8 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if options.device == "cpu" and not os.environ.get("TRITON_INTERPRET"):
         # Triton looks at this when it is imported.
-        command = [sys.executable, __file__, *(sys.argv[1:] if arguments is None else arguments)]
-        return subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}).returncode
+        command, environment = started(MODULE, *(sys.argv[1:] if arguments is None else arguments))
+        return subprocess.run(command, env=environment | {"TRITON_INTERPRET": "1"}).returncode
     if options.section:
         run_here(options.section, options)
         return 0

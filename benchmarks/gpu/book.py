@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from gpu_device import Device
-from measuring import say
-
-Row = dict[str, Any]
+from benchmarks.frame.book import load, save
+from benchmarks.frame.clock import say
+from benchmarks.frame.rows import Row
+from benchmarks.gpu.device import Device
 
 
 @dataclass(frozen=True)
@@ -72,18 +70,6 @@ class Context:
 Section = Callable[[Context], Iterator[Row]]
 
 
-def load(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.exists() else {"sections": {}}
-
-
-def save(results: dict[str, Any], file: Path) -> None:
-    """In one step, so that whoever reads finds a whole file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".json.tmp")
-    draft.write_text(json.dumps(results, indent=1) + "\n")
-    draft.replace(file)
-
-
 def fill(file: Path, name: str, head: Row, section: Section, context: Context) -> None:
     """Run a section until its time is over, and write each of its rows when it is there."""
     begin = time.monotonic()
@@ -107,21 +93,3 @@ def summary(row: Row) -> str:
     return ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()
     )
-
-
-def attempted(row: Row, measure: Callable[[], Row]) -> Row:
-    """The row with what was measured, or with a note of what went wrong.
-
-    An error of the device itself leaves nothing more to be measured in this process, and ends it.
-    """
-    try:
-        return row | measure()
-    except Exception as error:  # a failure is a result, whatever its type
-        if "CUDA error" in str(error):
-            raise
-        return row | {"note": failure(error)}
-
-
-def failure(error: Exception) -> str:
-    """A note of what went wrong."""
-    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -11,15 +11,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import torch
-from measuring import commit, installed
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import sinkdiv
+from benchmarks.frame.machine import commit, now, versions
 from sinkdiv import kernels
 
 Call = Callable[[], object]
@@ -100,10 +98,10 @@ class Device:
         """What the times belong to."""
         found: dict[str, Any] = {
             "device": platform.processor() or platform.machine(), "python": platform.python_version(),
-            "versions": {"sinkdiv": sinkdiv.__version__, **{name: installed(name) for name in PACKAGES}},
+            "versions": versions(PACKAGES),
             "cuda": torch.version.cuda, "commit": os.environ.get("SINKDIV_COMMIT") or commit(), "driver": None,
             "kernels": [f"{device}: {which}" for device, which in kernels.describe()],
-            "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            "date": now(),
         }  # fmt: skip
         if self.is_gpu:
             found |= {"device": torch.cuda.get_device_name(self.torch), "driver": _asked("driver_version")}

@@ -10,13 +10,14 @@ from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
-import passes
 import torch
-from gpu_book import Context, Row, attempted, failure
-from gpu_device import LEAST, Charge, Device, Rates
 from torch import Tensor
-from workloads import cubes, gaussians
 
+from benchmarks.frame.rows import Row, attempted, failure
+from benchmarks.frame.workloads import cubes, gaussians
+from benchmarks.gpu.book import Context
+from benchmarks.gpu.device import LEAST, Charge, Device, Rates
+from benchmarks.speed import passes
 from sinkdiv.costs import COSTS, LOW_DIMENSION, Cost
 from sinkdiv.kernels import reference
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any
 
 import torch
-from peers import DENSE_ENTRIES
 from torch import Tensor
-from workloads import Workload
 
 import sinkdiv
+from benchmarks.frame.methods import DENSE_PAIRS, Answer, Method, Prepared
+from benchmarks.frame.workloads import Workload
+from benchmarks.speed.methods import on_torch
 
 Potentials = tuple[Tensor, Tensor]
 TOL = 1e-3
@@ -30,24 +30,17 @@ SCALINGS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 TILE_ENTRIES = 2**27
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A method whose precision grows with its effort, one of ``efforts``, and with its time.
+@dataclass(frozen=True, kw_only=True)
+class Peer(Method):
+    """A method whose precision grows with its effort, one of its settings, and with its time.
 
-    ``loss`` (x, y, blur, effort) is the divergence, differentiable in x; ``value_and_gradient`` takes its place where a
-    method has no derivatives of its own.
+    ``prepare`` (workload, effort) gives an `Answer`, whose gradient is None where a method has no derivatives.
     """
 
-    name: str
-    package: str
-    efforts: Sequence[Any]
     potentials: Callable[[Workload, Any], Potentials]
-    loss: Callable[[Tensor, Tensor, float, Any], Tensor] | None = None
-    value_and_gradient: Callable[[Workload, Any], tuple[Tensor, Tensor | None]] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     """Of our solver."""
     on_cpu: bool = True
-    dense: bool = False
 
     @property
     def ours(self) -> bool:
@@ -55,21 +48,13 @@ class Peer:
 
     def missing(self, workload: Workload) -> str:
         """Why it is not run, or nothing."""
-        if find_spec(self.package) is None:
-            return "not installed"
-        if not (self.on_cpu or workload.x.is_cuda):
-            return "for GPUs"
-        return "not run: its dense matrices are too large" if self.dense and workload.pairs > DENSE_ENTRIES else ""
+        note = self.obstacle(workload.pairs)
+        return note or ("" if self.on_cpu or workload.x.is_cuda else "for GPUs")
 
-    def solve(self, workload: Workload, effort: Any) -> tuple[Tensor, Tensor | None]:
-        """The value and its gradient in x."""
-        if self.value_and_gradient is not None:
-            return self.value_and_gradient(workload, effort)
-        assert self.loss is not None
-        x = workload.x.clone().requires_grad_()
-        value = self.loss(x, workload.y, workload.blur, effort)
-        (gradient,) = torch.autograd.grad(value.sum(), x)
-        return value.detach(), gradient
+
+def differentiated(loss: Callable[[Tensor, Tensor, float, Any], Tensor]) -> Callable[[Workload, Any], Prepared]:
+    """Value and gradient of the loss (x, y, blur, effort) of a divergence."""
+    return lambda workload, effort: on_torch(lambda x, y, blur: loss(x, y, blur, effort), workload)
 
 
 def peers() -> list[Peer]:
@@ -89,7 +74,10 @@ def ours_at(precision: str) -> Peer:
     def loss(x: Tensor, y: Tensor, blur: float, tol: float) -> Tensor:
         return sinkdiv.sinkhorn_divergence(x, y, blur=blur, tol=tol, **options)
 
-    return Peer(f"sinkdiv, {precision}", "sinkdiv", (TOL,), potentials, loss, options=options)
+    return Peer(
+        name=f"sinkdiv, {precision}", package="sinkdiv", settings=(TOL,), prepare=differentiated(loss),
+        potentials=potentials, options=options,
+    )  # fmt: skip
 
 
 def annealed(workload: Workload, iterations: int) -> list[float]:
@@ -114,12 +102,7 @@ def flash_symmetric() -> Peer:
         ladder = annealed(Workload("", x.detach(), y, blur), iterations)
         return flash(blur, eps_list=ladder, **options)(x, y)
 
-    return Peer(
-        "FlashSinkhorn symmetric, TF32", "flash_sinkhorn", ITERATIONS,
-        lambda workload, count: made(workload.x, workload.y, workload.blur, count, potentials=True),
-        lambda x, y, blur, count: made(x, y, blur, count, debias=True),
-        on_cpu=False,
-    )  # fmt: skip
+    return flash_peer("FlashSinkhorn symmetric, TF32", made)
 
 
 def flash_alternating(tf32: bool) -> Peer:
@@ -129,10 +112,15 @@ def flash_alternating(tf32: bool) -> Peer:
         fixed = {"use_epsilon_scaling": False, "eps": 2 * blur**2, "n_iters": iterations, "backend": "alternating"}
         return flash(blur, allow_tf32=tf32, **fixed, **options)(x, y)
 
+    return flash_peer(f"FlashSinkhorn alternating, {'TF32' if tf32 else 'float32'}", made)
+
+
+def flash_peer(name: str, made: Callable[..., Any]) -> Peer:
+    """``made`` (x, y, blur, iterations, …) is the divergence, or the potentials of the problem between x and y."""
     return Peer(
-        f"FlashSinkhorn alternating, {'TF32' if tf32 else 'float32'}", "flash_sinkhorn", ITERATIONS,
-        lambda workload, count: made(workload.x, workload.y, workload.blur, count, potentials=True),
-        lambda x, y, blur, count: made(x, y, blur, count, debias=True),
+        name=name, package="flash_sinkhorn", settings=ITERATIONS,
+        prepare=differentiated(lambda x, y, blur, count: made(x, y, blur, count, debias=True)),
+        potentials=lambda workload, count: made(workload.x, workload.y, workload.blur, count, potentials=True),
         on_cpu=False,
     )  # fmt: skip
 
@@ -144,9 +132,9 @@ def flash_multiscale() -> Peer:
         return flash(workload.blur, backend="multiscale", tol=tol, **options)(workload.x, workload.y)
 
     return Peer(
-        "FlashSinkhorn multiscale, value only", "flash_sinkhorn", (5e-3, TOL),
-        lambda workload, tol: made(workload, tol, potentials=True),
-        value_and_gradient=lambda workload, tol: (made(workload, tol, debias=True), None),
+        name="FlashSinkhorn multiscale, value only", package="flash_sinkhorn", settings=(5e-3, TOL),
+        prepare=lambda workload, tol: Prepared(lambda: Answer(made(workload, tol, debias=True), None)),
+        potentials=lambda workload, tol: made(workload, tol, potentials=True),
         on_cpu=False,
     )  # fmt: skip
 
@@ -163,22 +151,28 @@ def geomloss(backend: str) -> Peer:
         f, g = made(workload.x, workload.y, workload.blur, scaling, debias=False, potentials=True)
         return 2 * f.flatten(), 2 * g.flatten()
 
+    dense = backend == "tensorized"
     return Peer(
-        f"GeomLoss {backend}", "geomloss" if backend == "tensorized" else "pykeops", SCALINGS, potentials,
-        lambda x, y, blur, scaling: 2 * made(x, y, blur, scaling), dense=backend == "tensorized",
+        name=f"GeomLoss {backend}", package="geomloss" if dense else "pykeops", settings=SCALINGS,
+        prepare=differentiated(lambda x, y, blur, scaling: 2 * made(x, y, blur, scaling)),
+        potentials=potentials, most_pairs=DENSE_PAIRS if dense else math.inf,
     )  # fmt: skip
 
 
 def plain() -> Peer:
     """Alternating updates by matrix products and logsumexps of PyTorch, along our annealing."""
-    return Peer("PyTorch, chunked", "torch", ITERATIONS, plain_potentials, value_and_gradient=plain_solve)
+    return Peer(
+        name="PyTorch, chunked", package="torch", settings=ITERATIONS,
+        prepare=lambda workload, iterations: Prepared(lambda: plain_solve(workload, iterations)),
+        potentials=plain_potentials,
+    )  # fmt: skip
 
 
 def plain_potentials(workload: Workload, iterations: int) -> Potentials:
     return _alternated(workload.x, workload.y, annealed(workload, iterations))
 
 
-def plain_solve(workload: Workload, iterations: int) -> tuple[Tensor, Tensor]:
+def plain_solve(workload: Workload, iterations: int) -> Answer:
     """Three problems, and the envelope gradient 2 a (T_aa(x) − T_ab(x)) by barycentric maps T."""
     ladder = annealed(workload, iterations)
     x, y, eps = workload.x, workload.y, ladder[-1]
@@ -189,7 +183,7 @@ def plain_solve(workload: Workload, iterations: int) -> tuple[Tensor, Tensor]:
         if left is x:
             scores = _scores(x, right, g, eps)
             maps.append(torch.cat([part.softmax(-1) @ right for part in scores]))
-    return values[0] - (values[1] + values[2]) / 2, 2 / len(x) * (maps[1] - maps[0])
+    return Answer(values[0] - (values[1] + values[2]) / 2, 2 / len(x) * (maps[1] - maps[0]))
 
 
 def _alternated(x: Tensor, y: Tensor, ladder: list[float]) -> Potentials:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import groupby
-from typing import Any
 
-Found = dict[str, Any]
+from benchmarks.frame.book import Results
+from benchmarks.frame.rows import Row, joined
+from benchmarks.frame.tables import error, megabytes, milliseconds, number, page, percent, table
 
 INTRODUCTION = """\
-Written by `python benchmarks/gpu.py` from `gpu.json`. Times of kernels are medians of single calls by the device's
+Written by `python -m benchmarks.gpu` from `gpu.json`. Times of kernels are medians of single calls by the device's
 own events, after a first one; before each the cache is overwritten, so that inputs come from memory once. **In a row**:
 calls launched one after the other, by the clock: what a solver sees of short ones, where launching is what takes time.
 **Of the floor**: the seconds in which the busiest unit could do what a pair is charged (below), over the seconds
@@ -27,17 +28,20 @@ no time for more. The errors of value and gradient are relative to a reference w
 **Ratios are comparable only between rows whose marginal errors are.**"""
 
 
-def markdown(results: Found) -> str:
-    lines = ["# On a GPU", "", *INTRODUCTION.splitlines(), ""]
-    for name, section in results["sections"].items():
-        lines += [f"## {section['title']}", "", *where(section), ""]
-        for title, rows in groupby(section["rows"], key=lambda row: row["table"]):
-            lines += [f"### {title}", "", *RENDERERS[name](list(rows)), ""]
-        lines += [section["note"], ""] if section.get("note") else []
-    return "\n".join(lines).rstrip() + "\n"
+def report(results: Results) -> str:
+    sections = [of_section(name, section) for name, section in results["sections"].items()]
+    return page("On a GPU", INTRODUCTION, sections)
 
 
-def where(section: Found) -> Iterator[str]:
+def of_section(name: str, section: Results) -> Iterator[str]:
+    yield from [f"## {section['title']}", "", *where(section), ""]
+    for title, rows in groupby(section["rows"], key=lambda row: row["table"]):
+        yield from [f"### {title}", "", *RENDERERS[name](list(rows)), ""]
+    if section.get("note"):
+        yield section["note"]
+
+
+def where(section: Results) -> Iterator[str]:
     """What the section was measured on, and whether it came to its end."""
     facts = section["facts"]
     if section["size"] != "full":
@@ -65,48 +69,51 @@ def where(section: Found) -> Iterator[str]:
         yield section["introduction"]
 
 
-def error_table(rows: list[Found]) -> Iterator[str]:
+def error_table(rows: list[Row]) -> Iterator[str]:
     kernels = list(dict.fromkeys(name for row in rows for name in row.get("errors", {})))
-    yield f"| d | cost | blur | unit | {' | '.join(kernels)} |"
-    yield "|---|---|---|---|" + "---|" * len(kernels)
-    for row in sorted(rows, key=lambda row: (row["d"], row["cost"], -row["blur"])):
-        head = f"| {row['d']} | {row['cost']} | {row['blur']:g} |"
+
+    def cells(row: Row) -> list[str]:
+        head = [str(row["d"]), row["cost"], f"{row['blur']:g}"]
         if "errors" not in row:
-            yield f"{head} {row['note']} |"
-            continue
-        found = " | ".join(power(row["errors"].get(name)) for name in kernels)
-        yield f"{head} {power(row['unit'])} | {found} |"
+            return [*head, row["note"], *([""] * len(kernels))]
+        return [*head, error(row["unit"]), *(error(row["errors"].get(name)) for name in kernels)]
+
+    ordered = sorted(rows, key=lambda row: (row["d"], row["cost"], -row["blur"]))
+    return table(["d", "cost", "blur", "unit", *kernels], map(cells, ordered))
 
 
-def time_table(rows: list[Found]) -> Iterator[str]:
-    yield "| kernel | ms | in a row, ms | pairs per second | of the floor | peak, MB | note |"
-    yield "|---|---|---|---|---|---|---|"
-    for row in rows:
-        cells = [
-            milliseconds(row.get("seconds")), milliseconds(row.get("in_a_row")), power(row.get("pairs_per_s")),
-            percent(row.get("of_floor")), megabytes(row.get("peak_bytes")), row.get("note", ""),
-        ]  # fmt: skip
-        yield f"| {row['method']} | {' | '.join(cells)} |"
+def time_table(rows: list[Row]) -> Iterator[str]:
+    head = ["kernel", "ms", "in a row, ms", "pairs per second", "of the floor", "peak, MB", "note"]
+    return table(
+        head,
+        (
+            [row["method"], milliseconds(row.get("seconds")), milliseconds(row.get("in_a_row")),
+             error(row.get("pairs_per_s")), percent(row.get("of_floor")), megabytes(row.get("peak_bytes")),
+             row.get("note", "")]
+            for row in rows
+        ),
+    )  # fmt: skip
 
 
-def solve_table(rows: list[Found]) -> Iterator[str]:
+def solve_table(rows: list[Row]) -> Iterator[str]:
     base = next((row["seconds"] for row in rows if row["method"].startswith("sinkdiv") and "seconds" in row), None)
-    yield "| method | effort | marginal error | ms | ratio | value error | gradient error | first, s | MB | note |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
-    for row in rows:
+
+    def cells(row: Row) -> list[str]:
         found = row.get("errors", {})
         ratio = f"{row['seconds'] / base:.2f}" if base and "seconds" in row else "–"
-        cells = [
-            row.get("reference") or f"{row.get('effort', '–')}", power(row.get("marginal_error")),
-            milliseconds(row.get("seconds")), ratio, power(found.get("value")), power(found.get("gradient")),
-            number(row.get("first_s")), megabytes(row.get("peak_bytes")), "; ".join(solve_notes(row)),
+        return [
+            row["method"], row.get("reference") or f"{row.get('effort', '–')}", error(row.get("marginal_error")),
+            milliseconds(row.get("seconds")), ratio, error(found.get("value")), error(found.get("gradient")),
+            number(row.get("first_s")), megabytes(row.get("peak_bytes")), joined(*solve_notes(row)),
         ]  # fmt: skip
-        yield f"| {row['method']} | {' | '.join(cells)} |"
+
+    errors = ["value error", "gradient error"]
+    head = ["method", "effort", "marginal error", "ms", "ratio", *errors, "first, s", "MB", "note"]
+    return table(head, map(cells, rows))
 
 
-def solve_notes(row: Found) -> Iterator[str]:
-    if row.get("note"):
-        yield row["note"]
+def solve_notes(row: Row) -> Iterator[str]:
+    yield row.get("note", "")
     if said := row.get("certificate"):
         yield "converged" if said["converged"] else "NOT converged"
         yield "passes " + ", ".join(f"{name} {count}" for name, count in said["passes"].items())
@@ -115,54 +122,33 @@ def solve_notes(row: Found) -> Iterator[str]:
             yield f"interval [{said['lower']:.6g}, {said['upper']:.6g}] {holds}"
 
 
-def wait_table(rows: list[Found]) -> Iterator[str]:
-    yield "| method | waits | where | note |"
-    yield "|---|---|---|---|"
-    for row in rows:
-        cells = [f"{row.get('waits', '–')}", ", ".join(row.get("places", [])), row.get("note", "")]
-        yield f"| {row['method']} | {' | '.join(cells)} |"
+def wait_table(rows: list[Row]) -> Iterator[str]:
+    cells = (
+        [row["method"], f"{row.get('waits', '–')}", ", ".join(row.get("places", [])), row.get("note", "")]
+        for row in rows
+    )
+    return table(["method", "waits", "where", "note"], cells)
 
 
-def first_table(rows: list[Found]) -> Iterator[str]:
-    yield "| kernel | first call, s | next, ms | note |"
-    yield "|---|---|---|---|"
-    for row in rows:
-        cells = [number(row.get("first_s")), milliseconds(row.get("next_s")), row.get("note", "")]
-        yield f"| {row['method']} | {' | '.join(cells)} |"
+def first_table(rows: list[Row]) -> Iterator[str]:
+    cells = (
+        [row["method"], number(row.get("first_s")), milliseconds(row.get("next_s")), row.get("note", "")]
+        for row in rows
+    )
+    return table(["kernel", "first call, s", "next, ms", "note"], cells)
 
 
-def tile_table(rows: list[Found]) -> Iterator[str]:
+def tile_table(rows: list[Row]) -> Iterator[str]:
     """The five fastest of each kernel, and how much slower the slowest is."""
     ran = sorted((row for row in rows if "seconds" in row), key=lambda row: row["seconds"])
-    yield "| tile | ms | pairs per second |"
-    yield "|---|---|---|"
-    for row in ran[:5] + ran[5:][-1:]:
-        yield f"| {row['method']} | {milliseconds(row['seconds'])} | {power(row['pairs_per_s'])} |"
+    shown = ran[:5] + ran[5:][-1:]
+    cells = ([row["method"], milliseconds(row["seconds"]), error(row["pairs_per_s"])] for row in shown)
+    yield from table(["tile", "ms", "pairs per second"], cells)
     yield ""
     yield f"{len(ran)} of {len(rows)} ran; the slowest stands last."
 
 
-def milliseconds(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{1e3 * seconds:.3g}"
-
-
-def power(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1e}"
-
-
-def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"
-
-
-def megabytes(count: int | None) -> str:
-    return "–" if count is None else f"{count / 1e6:.1f}"
-
-
-RENDERERS: dict[str, Callable[[list[Found]], Iterator[str]]] = {
+RENDERERS: dict[str, Callable[[list[Row]], Iterator[str]]] = {
     "errors": error_table, "solves": solve_table, "times": time_table, "steps": time_table, "waits": wait_table,
     "first": first_table, "tiles": tile_table,
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """How much of a squared distance is lost where it is a matrix product of rounded coordinates (docs/decisions/0013).
 
-    python benchmarks/rounding.py --out benchmarks/results
+    python -m benchmarks.gpu.rounding
 
 writes rounding.md: for each way to round, the root mean square and the largest error of |x|² − 2xy + |y|², relative to
 |x|² + |y|², over all pairs of N(0, I) and N(.3, I). Products are added in float64, so that only rounding is seen.
@@ -9,12 +9,13 @@ writes rounding.md: for each way to round, the root mean square and the largest 
 from __future__ import annotations
 
 import argparse
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from benchmarks.frame.tables import page, table
 
 Rounding = Callable[[Tensor], Tensor]
 
@@ -60,7 +61,7 @@ def compared(x: Tensor, y: Tensor, products: Tensor, left: Tensor, right: Tensor
     return float(lost.square().mean().sqrt()), float(lost.max())
 
 
-def table(dimensions: Sequence[int], points: int) -> list[str]:
+def error_table(dimensions: Sequence[int], points: int) -> Iterator[str]:
     names = [
         "float32, added in float32",
         "TF32",
@@ -81,22 +82,19 @@ def table(dimensions: Sequence[int], points: int) -> list[str]:
         ]  # fmt: skip
         for name, (mean, largest) in zip(names, found, strict=True):
             rows[name].append(f"{mean:.1e}, {largest:.1e}")
-    head = ["| operands | " + " | ".join(f"d = {d}" for d in dimensions) + " |", "|---" * (len(dimensions) + 1) + "|"]
-    return head + [f"| {name} | " + " | ".join(row) + " |" for name, row in rows.items()]
+    return table(["operands", *(f"d = {d}" for d in dimensions)], ([name, *row] for name, row in rows.items()))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for rounding.md")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for rounding.md")
     parser.add_argument("--points", type=int, default=2000, help="points of each cloud")
-    chosen = parser.parse_args()
-    title = ["# Squared distances by products of rounded coordinates", ""]
-    title += [f"Errors (root mean square, largest) relative to |x|² + |y|², {chosen.points:,} points each.", ""]
-    text = "\n".join([*title, *table((16, 64, 512), chosen.points), "", f"*torch {torch.__version__}*", ""])
+    chosen = parser.parse_args(arguments)
+    about = f"Errors (root mean square, largest) relative to |x|² + |y|², {chosen.points:,} points each."
+    sections = [error_table((16, 64, 512), chosen.points), [f"*torch {torch.__version__}*"]]
     chosen.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=chosen.out, delete=False) as file:
-        file.write(text)
-    Path(file.name).replace(chosen.out / "rounding.md")
+    text = page("Squared distances by products of rounded coordinates", about, sections)
+    (chosen.out / "rounding.md").write_text(text)
 
 
 if __name__ == "__main__":

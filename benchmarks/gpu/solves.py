@@ -10,13 +10,15 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from gpu_book import Context, Row, attempted
-from gpu_device import Device
-from gpu_peers import TOL, Peer, peers, quietly
 from torch import Tensor
-from workloads import Workload, cubes, gaussians
 
 import sinkdiv
+from benchmarks.frame.methods import Answer
+from benchmarks.frame.rows import Row, attempted
+from benchmarks.frame.workloads import Workload, cubes, gaussians
+from benchmarks.gpu.book import Context
+from benchmarks.gpu.device import Device
+from benchmarks.gpu.peers import TOL, Peer, peers, quietly
 from sinkdiv.costs import COSTS
 from sinkdiv.kernels import reference
 
@@ -43,11 +45,11 @@ class Reference:
     kind: str
     marginal_error: float
 
-    def errors(self, value: Tensor, gradient: Tensor | None) -> dict[str, float]:
+    def errors(self, answer: Answer) -> dict[str, float]:
         """Relative errors, the gradient's in L2 over the rows."""
-        found = {"value": abs(float(value) / self.value - 1)}
-        if gradient is not None:
-            difference = gradient[self.rows].double() - self.gradient
+        found = {"value": abs(float(answer.value) / self.value - 1)}
+        if answer.gradient is not None:
+            difference = answer.gradient[self.rows].double() - self.gradient
             found["gradient"] = float(difference.norm() / self.gradient.norm())
         return found
 
@@ -149,14 +151,14 @@ def raced(context: Context, peer: Peer, workload: Workload, exact: Reference) ->
     needed, left = 4 * found["potentials_s"], ends - time.monotonic()
     if 3 * needed > left and not peer.ours:
         return found | {"note": "value and gradient not run: there was no time"}
-    answers: list[tuple[Tensor, Tensor | None]] = []
+    prepared, answers = peer.prepare(workload, found["effort"]), []
 
     def solve() -> None:
-        answers[:] = [quietly(lambda: peer.solve(workload, found["effort"]))]
+        answers[:] = [quietly(prepared.run)]
 
     found["peak_bytes"] = context.device.peak_bytes(solve)
     found |= context.device.timed(solve, most=max(1, min(5, int(left / max(needed, 1e-3)) - 2))) | {
-        "first_s": found["first_s"], "errors": exact.errors(*answers[0]),
+        "first_s": found["first_s"], "errors": exact.errors(answers[0]),
     }  # fmt: skip
     if found["marginal_error"] > TOL:
         found["note"] = "less accurate than asked: there was no time for more, or there is no more"
@@ -167,7 +169,7 @@ def least_effort(device: Device, peer: Peer, workload: Workload, ends: float) ->
     """The least effort that meets the tolerance, or the most for which there is time."""
     found: Row = {}
     failed: Any = None
-    for effort in peer.efforts:
+    for effort in peer.settings:
         # The next effort takes some four times as long as the last one, twice.
         if found and 8 * found["potentials_s"] > ends - time.monotonic():
             return found

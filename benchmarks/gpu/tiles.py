@@ -12,9 +12,10 @@ from typing import Any
 from unittest import mock
 
 import torch
-from gpu_book import Context, Row, failure
-from gpu_device import Device
 
+from benchmarks.frame.rows import Row, failure
+from benchmarks.gpu.book import Context
+from benchmarks.gpu.device import Device
 from sinkdiv.costs import COSTS
 from sinkdiv.kernels.triton import operands
 from sinkdiv.kernels.triton import pairs as pairs_module

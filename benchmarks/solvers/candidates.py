@@ -229,7 +229,7 @@ def _newton_direction(problem: Problem, point: Point, budget: int) -> tuple[Tens
 
 
 def gaussian_start(problem: Problem) -> Start:
-    """Squared cost: the second potential at the target ε of the two Gaussians with the clouds' means and covariances."""
+    """Squared cost: the second potential, at the target ε, of the Gaussians of the clouds' means and covariances."""
     x, y, d = problem.geometry.x[0], problem.geometry.y[0], problem.geometry.x.shape[2]  # type: ignore[attr-defined]
     means = problem.a[0] @ x, problem.b[0] @ y
     x, y, shift = x - means[0], y - means[1], means[0] - means[1]
