@@ -12,27 +12,21 @@ memory (of the sharp value's gradient), hessian (Hessian-vector products of the 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from benchmarks.derivatives.report import report
 from benchmarks.derivatives.sections import FULL, QUICK, SECTIONS, Context
 from benchmarks.frame.book import Benchmark
 from benchmarks.frame.clock import bind_threads
-from benchmarks.frame.racing import Limits
 
 
 def main(arguments: list[str] | None = None) -> None:
     benchmark = Benchmark("derivatives", SECTIONS, report)
     parser = benchmark.parser(__doc__)
-    parser.add_argument("--methods", default="", help="only methods whose name contains this")
-    parser.add_argument("--cache", type=Path, help="folder that keeps references between runs")
-    parser.add_argument("--limit", type=float, default=200.0, help="seconds that one call may take")
+    Context.add_options(parser, limit=200.0)
     parser.add_argument("--memory", type=float, default=12.0, help="GB that a method may take")
     options = parser.parse_args(arguments)
     sizes, size = (QUICK, "quick") if options.quick else (FULL, "full")
-    limits = Limits(options.limit, options.limit / 5, sizes.repetitions)
-    context = Context(options.out, sizes, options.methods, options.cache, limits, options.memory)
-    benchmark.run(options.only, context, size)
+    given = Context.given(options, repetitions=sizes.repetitions)
+    benchmark.run(options.only, Context(sizes=sizes, memory=options.memory, **given), size)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +20,11 @@ from benchmarks.derivatives.methods import (
     unrolled_pair,
 )
 from benchmarks.derivatives.references import exact_points, exact_product
+from benchmarks.frame import racing
 from benchmarks.frame.book import Section
 from benchmarks.frame.clock import say
 from benchmarks.frame.processes import child, memory_limit
-from benchmarks.frame.racing import Limits, race
+from benchmarks.frame.racing import race
 from benchmarks.frame.references import Exact
 from benchmarks.frame.workloads import Workload, cubes, images, spheres
 
@@ -54,16 +54,11 @@ QUICK = Sizes(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Context:
+@dataclass(frozen=True, kw_only=True)
+class Context(racing.Context):
     """What all sections share."""
 
-    out: Path
     sizes: Sizes
-    methods: str = ""
-    """Only methods whose name contains this."""
-    cache: Path | None = None
-    limits: Limits = field(default_factory=Limits)
     memory: float = 12.0
     """GB that a method may take."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 import warnings
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmarks.frame.clock import deadline, say, seconds
@@ -31,6 +33,30 @@ class Limits:
     call: float = 400.0
     method: float = 80.0
     repetitions: int = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the sections of a benchmark that races methods share; each benchmark adds its own to it."""
+
+    out: Path
+    methods: str = ""
+    """Only methods whose name contains this."""
+    cache: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    @staticmethod
+    def add_options(parser: ArgumentParser, limit: float) -> None:
+        """The options that `given` reads; ``limit`` is the default of --limit."""
+        parser.add_argument("--methods", default="", help="only methods whose name contains this")
+        parser.add_argument("--cache", type=Path, help="folder that keeps float64 references between runs")
+        parser.add_argument("--limit", type=float, default=limit, help="seconds that one call may take")
+
+    @staticmethod
+    def given(options: Namespace, **limits: Any) -> dict[str, Any]:
+        """The fields above."""
+        chosen = Limits(options.limit, options.limit / 5, **limits)
+        return {"out": options.out, "methods": options.methods, "cache": options.cache, "limits": chosen}
 
 
 @dataclass

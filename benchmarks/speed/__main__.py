@@ -16,11 +16,8 @@ number of points), memory.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from benchmarks.frame.book import Benchmark
 from benchmarks.frame.clock import bind_threads
-from benchmarks.frame.racing import Limits
 from benchmarks.speed.report import report
 from benchmarks.speed.sections import FULL, QUICK, SECTIONS, TINY, Context
 
@@ -31,14 +28,11 @@ def main(arguments: list[str] | None = None) -> None:
     benchmark = Benchmark("speed", SECTIONS, report)
     parser = benchmark.parser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="full", help="quick and tiny only show that all works")
-    parser.add_argument("--methods", default="", help="only methods whose name contains this")
-    parser.add_argument("--cache", type=Path, help="folder that keeps float64 references between runs")
     parser.add_argument("--slow", action="store_true", help="also GeomLoss at scaling .9 on the large clouds")
-    parser.add_argument("--limit", type=float, default=400.0, help="seconds that one call may take")
+    Context.add_options(parser, limit=400.0)
     options = parser.parse_args(arguments)
     size = "quick" if options.quick else options.size
-    limits = Limits(options.limit, options.limit / 5)
-    context = Context(options.out, SIZES[size], options.methods, options.cache, options.slow, limits)
+    context = Context(sizes=SIZES[size], slow=options.slow, **Context.given(options))
     benchmark.run(options.only, context, size)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sinkdiv
-from benchmarks.frame import references
+from benchmarks.frame import racing, references
 from benchmarks.frame.book import Section
 from benchmarks.frame.clock import say
 from benchmarks.frame.methods import Method, named_like
@@ -60,18 +59,13 @@ TINY = Sizes(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Context:
+@dataclass(frozen=True, kw_only=True)
+class Context(racing.Context):
     """What all sections share."""
 
-    out: Path
     sizes: Sizes
-    methods: str = ""
-    """Only methods whose name contains this."""
-    cache: Path | None = None
     slow: bool = False
     """Also GeomLoss at scaling .9 on the large problems."""
-    limits: Limits = field(default_factory=Limits)
 
     def race(self, title: str, methods: list[Method], workload: Workload, *, limits: Limits | None = None) -> dict:
         """One table: a workload, its reference and a row for each method."""
