@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from textwrap import fill
+from textwrap import wrap
 from typing import Any
 
 from benchmarks.frame.clock import quartiles
@@ -28,19 +27,26 @@ def line(cells: Sequence[str]) -> str:
 
 def page(title: str, introduction: str, sections: Iterable[Iterable[str]]) -> str:
     """A whole report; each of the sections is some lines."""
-    lines = [f"# {title}", "", *introduction.splitlines(), ""]
+    lines = [f"# {title}", "", *([*introduction.splitlines(), ""] if introduction else [])]
     for section in sections:
         lines += [*section, ""]
     return "\n".join(wrapped(lines)).rstrip() + "\n"
 
 
 def wrapped(lines: Iterable[str]) -> Iterator[str]:
-    """The lines with their prose filled to `WIDTH` columns; tables, headings, lists and pictures stay as they are."""
-    for is_prose, group in groupby(lines, key=lambda text: bool(text) and not text.startswith(("|", "#", "!", "- "))):
+    """The lines with prose and items of lists filled to `WIDTH` columns; tables, headings and pictures stay."""
+    paragraph: list[str] = []
+    for text in [*lines, ""]:
+        is_prose = bool(text) and not text.startswith(("|", "#", "!"))
+        if paragraph and (not is_prose or text.startswith("- ")):
+            indent = "  " if paragraph[0].startswith("- ") else ""
+            filled = " ".join(paragraph)
+            yield from wrap(filled, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+            paragraph = []
         if is_prose:
-            yield from fill(" ".join(group), WIDTH, break_long_words=False, break_on_hyphens=False).splitlines()
+            paragraph.append(text.strip())
         else:
-            yield from group
+            yield text
 
 
 def where(section: Row) -> str:
