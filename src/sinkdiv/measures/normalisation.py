@@ -1,4 +1,4 @@
-"""The one normalisation: what a solver is given, and what a derivative is one of, has equal masses and is centred."""
+"""The one normalisation: solvers are given, and derivatives are taken of, equal masses and centred points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def mass(weights: Tensor) -> Tensor:
 
 
 def equalised(b: Tensor, a: Tensor) -> Tensor:
-    """b (B, m) scaled to the mass of a (B, n): they agree to the door's tolerance, a balanced problem needs them equal.
+    """b (B, m) scaled to the mass of a (B, n): they agree to a tolerance only, and a balanced problem needs them equal.
 
     The factor has no derivative: that would be one in a direction in which the problem does not exist.
     """
