@@ -119,10 +119,10 @@ def test_killed_and_resumed_ends_where_an_uninterrupted_run_does(learned: RunFol
 def test_infinite_eps_is_written_and_read(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     given = {"data": "digits", "cost": "euclidean", "eps": float("inf")}
-    config = training.begin(folder, GeneratorConfig, given).config
+    config = training.start(folder, GeneratorConfig, given).config
     assert "eps: .inf" in folder.config.read_text()
     assert load_config(folder.config) == config
-    assert training.continued_config(folder, GeneratorConfig, given) == config
+    assert training.resumed_config(folder, GeneratorConfig, given) == config
 
 
 def test_the_default_eps_follows_the_images_scale() -> None:
@@ -211,7 +211,7 @@ def test_samples_that_are_all_alike_end_any_training(
     """Samples at the end of the second epoch are put at one place."""
     folder = RunFolder(tmp_path / "run")
     given = {"data": "digits", "hidden": (32,), "max_epochs": 3, "accelerator": "cpu", "batch_size": 400}
-    prepared = training.begin(folder, CONFIGS[model], given)
+    prepared = training.start(folder, CONFIGS[model], given)
     draw = training.draw_samples
 
     def alike(model: Any, step: int) -> Tensor:

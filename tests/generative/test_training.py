@@ -140,10 +140,10 @@ def test_ctrl_c_saves_reports_and_resumes(tmp_path: Path) -> None:
 
 
 def test_more_epochs_continue_a_finished_run(copied: RunFolder) -> None:
-    assert copied.is_finished(training.continued_config(copied, AutoencoderConfig, {}))
-    config = training.continued_config(copied, AutoencoderConfig, {"max_epochs": 4})
+    assert copied.is_finished(training.resumed_config(copied, AutoencoderConfig, {}))
+    config = training.resumed_config(copied, AutoencoderConfig, {"max_epochs": 4})
     assert not copied.is_finished(config)
-    metrics = training.train(training.go_on(copied, config), Console(quiet=True))
+    metrics = training.train(training.resume(copied, config), Console(quiet=True))
     assert metrics["epochs"] == 4
     assert [row["epoch"] for row in load_run(copied).history.rows] == [1, 2, 3, 4]
     assert copied.load_config().max_epochs == 4
@@ -151,19 +151,19 @@ def test_more_epochs_continue_a_finished_run(copied: RunFolder) -> None:
 
 def test_resume_refuses_what_would_change_the_run(copied: RunFolder) -> None:
     with pytest.raises(InputError, match=r"--beta 7\.0: the run in .* has 100\.0"):
-        training.continued_config(copied, AutoencoderConfig, {"beta": 7.0})
+        training.resumed_config(copied, AutoencoderConfig, {"beta": 7.0})
     with pytest.raises(InputError, match="has 3 epochs already"):
-        training.go_on(copied, training.continued_config(copied, AutoencoderConfig, {"max_epochs": 2}))
+        training.resume(copied, training.resumed_config(copied, AutoencoderConfig, {"max_epochs": 2}))
     config = copied.config.read_text()
     copied.config.write_text(config.replace("data_fingerprint: ", "data_fingerprint: 0"))
     with pytest.raises(InputError, match="images have changed"):
-        training.go_on(copied, copied.load_config())
+        training.resume(copied, copied.load_config())
 
 
 def test_a_folder_with_a_run_is_not_overwritten(finished: RunFolder) -> None:
     before = finished.config.read_bytes()
     with pytest.raises(InputError, match="holds a run already"):
-        training.begin(finished, AutoencoderConfig, QUICK)
+        training.start(finished, AutoencoderConfig, QUICK)
     assert finished.config.read_bytes() == before
 
 
@@ -196,11 +196,11 @@ def test_a_checkpoint_that_runs_code_is_refused_and_does_not(copied: RunFolder, 
         copied.last.write_bytes(pickle.dumps(Payload(target)))
     else:
         torch.save({"state_dict": {}, "callbacks": Payload(target), "global_step": 1}, copied.last)
-    config = training.continued_config(copied, AutoencoderConfig, {"max_epochs": 4})
+    config = training.resumed_config(copied, AutoencoderConfig, {"max_epochs": 4})
     with pytest.raises(InputError, match="refused"):
         load_run(copied)
     with pytest.raises(InputError, match="refused"):
-        training.go_on(copied, config)
+        training.resume(copied, config)
     assert not target.exists()
 
 

@@ -38,5 +38,5 @@ def generator_loss(eps, cost="sqeuclidean", tol=1e-2, **chosen):
 def train(root, kind, **chosen):
     """A run in the folder `root` that is trained to its end on a CPU."""
     run = RunFolder(root)
-    training.train(training.begin(run, kind, {"data": "digits", "accelerator": "cpu"} | chosen), Console(quiet=True))
+    training.train(training.start(run, kind, {"data": "digits", "accelerator": "cpu"} | chosen), Console(quiet=True))
     return run

@@ -118,14 +118,14 @@ def _train(kind: type[RunConfig], chosen: dict[str, Any], out: Path, resume: boo
     run = RunFolder(out)
     console = Console()
     if resume:
-        config = training.continued_config(run, kind, chosen)
+        config = training.resumed_config(run, kind, chosen)
         if run.is_finished(config):
             message = f"{out} is finished, its report is {run.report}; give a larger --max-epochs to go on"
             console.print(message, soft_wrap=True, markup=False)
             return
-        prepared = training.go_on(run, config)
+        prepared = training.resume(run, config)
     else:
-        prepared = training.begin(run, kind, chosen)
+        prepared = training.start(run, kind, chosen)
     images, (title, summary) = prepared.images, prepared.config.described
     console.print(
         f"{title}: {len(images.train)} images, {len(images.held_out)} held out; {summary}", soft_wrap=True, markup=False

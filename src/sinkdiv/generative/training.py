@@ -50,7 +50,7 @@ class Training:
         return len(self.images.train) // self.config.batch_size
 
 
-def begin(run: RunFolder, kind: type[RunConfig], chosen: Mapping[str, Any]) -> Training:
+def start(run: RunFolder, kind: type[RunConfig], chosen: Mapping[str, Any]) -> Training:
     """Settle the settings of a new run, read its images, make its model and write its settings to its folder.
 
     Args:
@@ -75,7 +75,7 @@ def begin(run: RunFolder, kind: type[RunConfig], chosen: Mapping[str, Any]) -> T
     return training
 
 
-def continued_config(run: RunFolder, kind: type[RunConfig], chosen: Mapping[str, Any]) -> RunConfig:
+def resumed_config(run: RunFolder, kind: type[RunConfig], chosen: Mapping[str, Any]) -> RunConfig:
     """The settings of a run that was started before, with the `chosen` changes; nothing is written.
 
     Raises:
@@ -96,7 +96,7 @@ def continued_config(run: RunFolder, kind: type[RunConfig], chosen: Mapping[str,
     return replace(config, **{name: value for name, value in chosen.items() if name in changeable})
 
 
-def go_on(run: RunFolder, config: RunConfig) -> Training:
+def resume(run: RunFolder, config: RunConfig) -> Training:
     """Read the images of a run that was started before, and write the settings it continues with to its folder.
 
     Raises:

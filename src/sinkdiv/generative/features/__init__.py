@@ -66,6 +66,9 @@ def features_for(data: str, image_shape: tuple[int, int, int]) -> Extractor | No
     if image_shape[0] == 3 and efficientnet.available():
         channels, height, width = image_shape
         return Extractor(
-            "efficientnet_lite0", efficientnet.digest(), channels * height * width, efficientnet.backbone(image_shape)
+            "efficientnet_lite0",
+            efficientnet.digest(),
+            channels * height * width,
+            efficientnet.frozen_network(image_shape),
         )
     return None

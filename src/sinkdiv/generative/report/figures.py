@@ -66,8 +66,8 @@ def curves(rows: list[dict[str, float]]) -> bytes:
         if len(rows) > 20:
             # The first epochs are so much worse that they would flatten everything after them.
             settled = [row[key] for row in rows[5:] for key, _, _ in drawn if key in row] or [0.0]
-            spread = (max(settled) - min(settled)) or 1.0
-            axes.set_ylim(min(settled) - 0.05 * spread, max(settled) + 0.05 * spread)
+            extent = (max(settled) - min(settled)) or 1.0
+            axes.set_ylim(min(settled) - 0.05 * extent, max(settled) + 0.05 * extent)
         if len(drawn) > 1:
             axes.legend(frameon=False, labelcolor=INK)
     return _svg(figure)
@@ -75,12 +75,12 @@ def curves(rows: list[dict[str, float]]) -> bytes:
 
 def latent_map(codes: Tensor, labels: Tensor | None, draws: Tensor) -> bytes:
     """Codes (n, d), coloured by label, beside prior draws (m, d), both on the codes' and draws' principal plane."""
-    placed_codes, placed_draws = _on_plane(codes, draws)
+    code_points, draw_points = _on_plane(codes, draws)
     figure = Figure(figsize=(9.6, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     colors = QUIET if labels is None else labels.numpy()
-    points = left.scatter(*placed_codes.T, c=colors, cmap="tab10", s=9, linewidths=0)
-    right.scatter(*placed_draws.T, c=QUIET, s=9, linewidths=0)
+    points = left.scatter(*code_points.T, c=colors, cmap="tab10", s=9, linewidths=0)
+    right.scatter(*draw_points.T, c=QUIET, s=9, linewidths=0)
     _dress(left, "codes of held-out images")
     _dress(right, "draws from the prior")
     for axes in (left, right):
@@ -93,7 +93,7 @@ def latent_map(codes: Tensor, labels: Tensor | None, draws: Tensor) -> bytes:
 
 def class_maps(codes: Tensor, labels: Tensor, draws: Tensor) -> bytes:
     """A panel a class: its codes among all others, on the principal plane of codes (n, d) and prior draws (m, d)."""
-    placed, _ = _on_plane(codes, draws)
+    points, _ = _on_plane(codes, draws)
     classes = labels.unique().tolist()[:MOST_CLASSES_NAMED]
     rows = -(-len(classes) // CLASSES_IN_A_ROW)
     figure = Figure(figsize=(9.6, 2.0 * rows), layout="constrained")
@@ -102,8 +102,8 @@ def class_maps(codes: Tensor, labels: Tensor, draws: Tensor) -> bytes:
         axes.set_axis_off()
     for axes, name in zip(panels, classes, strict=False):
         own = (labels == name).numpy()
-        axes.scatter(*placed[~own].T, c="#e5e7eb", s=3, linewidths=0)
-        axes.scatter(*placed[own].T, c=ACCENT, s=4, linewidths=0)
+        axes.scatter(*points[~own].T, c="#e5e7eb", s=3, linewidths=0)
+        axes.scatter(*points[own].T, c=ACCENT, s=4, linewidths=0)
         axes.set_title(str(name), fontsize=9, color=INK, loc="left")
         axes.set_aspect("equal", adjustable="box")
     return _svg(figure)
@@ -115,8 +115,8 @@ def _on_plane(codes: Tensor, draws: Tensor) -> tuple[np.ndarray, np.ndarray]:
     both = functional.pad(torch.cat([codes, draws]).double(), (0, max(0, 2 - codes.shape[1])))
     centre = both.mean(0)
     _, _, directions = torch.linalg.svd(both - centre, full_matrices=False)
-    placed = ((both - centre) @ directions[:2].T).numpy()
-    return placed[: len(codes)], placed[len(codes) :]
+    points = ((both - centre) @ directions[:2].T).numpy()
+    return points[: len(codes)], points[len(codes) :]
 
 
 def _dress(axes: Axes, title: str) -> None:
