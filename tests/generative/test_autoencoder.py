@@ -44,7 +44,7 @@ def test_a_prior_without_a_name_takes_the_place_of_the_named_one() -> None:
     images = torch.rand(16, 64, generator=generator(0, Stream.SAMPLES))
     for points in (model.encode(images), model.draw_codes(20, Stream.SAMPLES)):
         torch.testing.assert_close(points.norm(dim=1), torch.full((len(points),), 3.0))
-    codes, latent = model.method.train(model.encoder(images), lambda stream: generator(0, stream))
+    codes, latent = model.method.codes_and_loss(model.encoder(images), lambda stream: generator(0, stream))
     draws = shell.sample(16, 4, generator(0, Stream.PRIOR))
     torch.testing.assert_close(latent, sinkhorn_divergence(codes, draws, eps=CONFIG.eps, tol=1e-2))
     with pytest.raises(InputError, match="--latent-dim 4: expected the sampler's"):

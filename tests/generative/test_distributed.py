@@ -51,7 +51,7 @@ class Step(torch.nn.Module):
         self.model = Autoencoder(settled(AutoencoderConfig, (1, 4, 4), **given)).double()
 
     def forward(self, images: Tensor) -> Tensor:
-        codes, latent = self.model.method.train(self.model.encoder(images), source)
+        codes, latent = self.model.method.codes_and_loss(self.model.encoder(images), source)
         return self.model.reconstruction_loss(codes, images) + self.model.config.beta * latent
 
 
@@ -83,7 +83,7 @@ def share(rank: int, meeting: Path) -> dict[str, Any]:
         found: dict[str, Any] = {name: shared_step(part, settings) for name, settings in METHODS.items()}
         same_images = batch()[:1].expand(4, -1)
         vae = Step(method="vae", prior="normal").model
-        found["codes"], found["divergence"] = vae.method.train(vae.encoder(same_images), source)
+        found["codes"], found["divergence"] = vae.method.codes_and_loss(vae.encoder(same_images), source)
         return {name: value.detach() if isinstance(value, Tensor) else value for name, value in found.items()}
     finally:
         distributed.destroy_process_group()

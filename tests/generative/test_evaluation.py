@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from generative_models import settled
 from sinkdiv.generative.config import AutoencoderConfig, RunConfig
 from sinkdiv.generative.data import Images, load_images
 from sinkdiv.generative.features import efficientnet
@@ -18,30 +19,14 @@ from sinkdiv.generative.scores.evaluation import score
 from sinkdiv.generative.scores.table import explanation, headline, score_table
 from sinkdiv.generative.seeds import Stream, generator
 
-MADE = {
-    "data": "mnist-5k",
-    "data_fingerprint": "",
-    "image_shape": (1, 28, 28),
-    "binarize": False,
-    "method": "sae",
-    "prior": "sphere@4*normal@2",
-    "latent_dim": 6,
-    "network": "mlp",
-    "likelihood": "bernoulli",
-    "hidden": (16,),
-    "beta": 10.0,
-    "eps": 0.5,
-    "batch_size": 16,
-    "lr": 1e-3,
-    "max_epochs": 1,
-    "seed": 0,
-}
 LOWER_IS_BETTER = {"fid", "kid_x1000", "sample_w2", "latent_mmd_imq_x1000", "latent_mmd_energy_x1000"}
 HIGHER_IS_BETTER = {"classifier_score", "precision", "recall", "density", "coverage"}
 
 
 def made(**changes: Any) -> Autoencoder:
-    return Autoencoder(AutoencoderConfig(**MADE | changes)).eval().requires_grad_(False)
+    chosen = {"data": "mnist-5k", "prior": "sphere@4*normal@2", "hidden": (16,), "beta": 10.0, "eps": 0.5}
+    config = settled(AutoencoderConfig, (1, 28, 28), **chosen | changes)
+    return Autoencoder(config).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +96,7 @@ class Noise(Model):
 
 
 def noise(images: Images) -> Noise:
-    shared = {name: MADE[name] for name in ("binarize", "batch_size", "lr", "max_epochs", "seed")}
-    return Noise(NoiseConfig(data=images.name, data_fingerprint="", image_shape=images.shape, **shared))
+    return Noise(settled(NoiseConfig, images.shape, data=images.name))
 
 
 def random_images(name: str, shape: tuple[int, int, int], held_out: int) -> Images:

@@ -21,7 +21,7 @@ from sinkdiv.generative.config import CONFIGS, GeneratorConfig, load_config
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.generator_loss import EPS_OF_COST
 from sinkdiv.generative.models.generator import SinkhornGenerator
-from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run
+from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run, resumed_config
 
 TRAIN = ["train", "generator", "--data", "digits", "--accelerator", "cpu", "--hidden", "32"]
 LEARNED = ["--cost", "learned", "--critic-steps", "2", "--eps", "0.2", "--batch-size", "200"]
@@ -122,7 +122,7 @@ def test_infinite_eps_is_written_and_read(tmp_path: Path) -> None:
     config = training.start(folder, GeneratorConfig, given).config
     assert "eps: .inf" in folder.config.read_text()
     assert load_config(folder.config) == config
-    assert training.resumed_config(folder, GeneratorConfig, given) == config
+    assert resumed_config(folder, GeneratorConfig, given) == config
 
 
 def test_the_default_eps_follows_the_images_scale() -> None:

@@ -58,7 +58,7 @@ PAIRS = [(name, prior) for name, entry in METHODS.items() for prior in PRIORS if
 def test_every_method_gives_codes_on_the_support_and_gradients_to_every_encoder_weight(method: str, prior: str) -> None:
     model = Autoencoder(AutoencoderConfig(**AUTOENCODER, method=method, prior=prior, latent_dim=6))
     images = torch.rand(8, 9, generator=source())
-    codes, latent = model.method.train(model.encoder(images), lambda stream: source(int(stream)))
+    codes, latent = model.method.codes_and_loss(model.encoder(images), lambda stream: source(int(stream)))
     assert torch.isfinite(latent)
     (latent + model.reconstruction_loss(codes, images)).backward()
     assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in model.parameters())

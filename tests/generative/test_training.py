@@ -19,7 +19,7 @@ from generative_models import train
 from sinkdiv.generative import results, training
 from sinkdiv.generative.config import AutoencoderConfig
 from sinkdiv.generative.errors import InputError
-from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run
+from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run, resumed_config
 
 QUICK = {"prior": "sphere", "hidden": (32,), "max_epochs": 3, "batch_size": 400}
 COMMAND = [sys.executable, "-c", "from sinkdiv.cli import main; main()", "train", "autoencoder"]
@@ -140,8 +140,8 @@ def test_ctrl_c_saves_reports_and_resumes(tmp_path: Path) -> None:
 
 
 def test_more_epochs_continue_a_finished_run(copied: RunFolder) -> None:
-    assert copied.is_finished(training.resumed_config(copied, AutoencoderConfig, {}))
-    config = training.resumed_config(copied, AutoencoderConfig, {"max_epochs": 4})
+    assert copied.is_finished(resumed_config(copied, AutoencoderConfig, {}))
+    config = resumed_config(copied, AutoencoderConfig, {"max_epochs": 4})
     assert not copied.is_finished(config)
     metrics = training.train(training.resume(copied, config), Console(quiet=True))
     assert metrics["epochs"] == 4
@@ -151,9 +151,9 @@ def test_more_epochs_continue_a_finished_run(copied: RunFolder) -> None:
 
 def test_resume_refuses_what_would_change_the_run(copied: RunFolder) -> None:
     with pytest.raises(InputError, match=r"--beta 7\.0: the run in .* has 100\.0"):
-        training.resumed_config(copied, AutoencoderConfig, {"beta": 7.0})
+        resumed_config(copied, AutoencoderConfig, {"beta": 7.0})
     with pytest.raises(InputError, match="has 3 epochs already"):
-        training.resume(copied, training.resumed_config(copied, AutoencoderConfig, {"max_epochs": 2}))
+        training.resume(copied, resumed_config(copied, AutoencoderConfig, {"max_epochs": 2}))
     config = copied.config.read_text()
     copied.config.write_text(config.replace("data_fingerprint: ", "data_fingerprint: 0"))
     with pytest.raises(InputError, match="images have changed"):
@@ -196,7 +196,7 @@ def test_a_checkpoint_that_runs_code_is_refused_and_does_not(copied: RunFolder, 
         copied.last.write_bytes(pickle.dumps(Payload(target)))
     else:
         torch.save({"state_dict": {}, "callbacks": Payload(target), "global_step": 1}, copied.last)
-    config = training.resumed_config(copied, AutoencoderConfig, {"max_epochs": 4})
+    config = resumed_config(copied, AutoencoderConfig, {"max_epochs": 4})
     with pytest.raises(InputError, match="refused"):
         load_run(copied)
     with pytest.raises(InputError, match="refused"):

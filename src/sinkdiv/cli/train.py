@@ -113,12 +113,12 @@ def _train(kind: type[RunConfig], chosen: dict[str, Any], out: Path, resume: boo
 
     from sinkdiv.generative import training
     from sinkdiv.generative.failures import TrainingFailure
-    from sinkdiv.generative.runs import RunFolder
+    from sinkdiv.generative.runs import RunFolder, resumed_config
 
     run = RunFolder(out)
     console = Console()
     if resume:
-        config = training.resumed_config(run, kind, chosen)
+        config = resumed_config(run, kind, chosen)
         if run.is_finished(config):
             message = f"{out} is finished, its report is {run.report}; give a larger --max-epochs to go on"
             console.print(message, soft_wrap=True, markup=False)

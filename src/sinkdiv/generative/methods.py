@@ -44,7 +44,7 @@ class Method(Protocol):
     def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
         """Outputs (n, outputs) to codes (n, d) as the decoder sees them in training: with noise, if there is any."""
 
-    def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+    def codes_and_loss(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
         """Codes (n, d) to be decoded in training, and the latent loss, a scalar over the batch of all devices."""
 
 
@@ -66,7 +66,7 @@ class Deterministic:
     def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
         return self.encode(outputs)
 
-    def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+    def codes_and_loss(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
         codes = self.encode(outputs)
         if not self.terms:
             return codes, codes.new_zeros(())
@@ -90,7 +90,7 @@ class Variational:
     def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
         return self.posterior.sample(outputs, noise)
 
-    def train(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+    def codes_and_loss(self, outputs: Tensor, source: Source) -> tuple[Tensor, Tensor]:
         divergence = self.posterior.divergence(outputs).mean()
         return self.sample(outputs, source(Stream.POSTERIOR)), divergence
 

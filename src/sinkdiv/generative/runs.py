@@ -3,7 +3,8 @@
 import json
 import pickle
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sinkdiv.generative.config import RunConfig, load_config
 from sinkdiv.generative.data import Images, load_images
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.models import Model, make_model
+from sinkdiv.generative.settings import declarations, option
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,27 @@ class Trained:
     def epochs(self) -> int:
         """Whole epochs trained."""
         return len(self.history.rows)
+
+
+def resumed_config(run: RunFolder, kind: type[RunConfig], chosen: Mapping[str, Any]) -> RunConfig:
+    """The settings of a run that was started before, with the `chosen` changes; nothing is written.
+
+    Raises:
+        InputError: when there is no run, or a chosen setting contradicts it.
+    """
+    config = run.load_config()
+    if type(config) is not kind:
+        raise InputError(f"--resume: the run in {run.root} trains the {config.model}, not the {kind.model}")
+    changeable = {name for name, declared in declarations(kind).items() if declared.changeable}
+    for name, value in chosen.items():
+        recorded = getattr(config, name)
+        if name == "data" and Path(value).exists():
+            value = str(Path(value).resolve())
+        if name not in changeable and value != recorded:
+            raise InputError(
+                f"{option(name)} {value}: the run in {run.root} has {recorded}; leave it out, or start a new run"
+            )
+    return replace(config, **{name: value for name, value in chosen.items() if name in changeable})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """A training run on one page: settings, images, model, steps with their checkpoints, report.
 
-The loss step is the model's: `Autoencoder.training_step` in `models/autoencoder.py`, `SinkhornGenerator.training_step`
-in `models/generator.py`.
+`sinkdiv train` calls `start` (or `resume`), which settles all that a run needs, and `train`, which takes the steps and
+writes the results. The loss step is the model's: `training_step` in `models/autoencoder.py` or `models/generator.py`.
 """
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from sinkdiv.generative.models import Model, make_model
 from sinkdiv.generative.results import describe, write_results
 from sinkdiv.generative.runs import RunFolder, load_run_images, load_state, restore
 from sinkdiv.generative.seeds import Stream
-from sinkdiv.generative.settings import declarations, option, settle
+from sinkdiv.generative.settings import settle
 from sinkdiv.generative.trainer import make_trainer, quiet
 
 #: Stands for images that are not read yet.
@@ -73,27 +72,6 @@ def start(run: RunFolder, kind: type[RunConfig], chosen: Mapping[str, Any]) -> T
     except OSError as error:
         raise InputError(f"--out {run.root}: cannot be written ({error.strerror})") from error
     return training
-
-
-def resumed_config(run: RunFolder, kind: type[RunConfig], chosen: Mapping[str, Any]) -> RunConfig:
-    """The settings of a run that was started before, with the `chosen` changes; nothing is written.
-
-    Raises:
-        InputError: when there is no run, or a chosen setting contradicts it.
-    """
-    config = run.load_config()
-    if type(config) is not kind:
-        raise InputError(f"--resume: the run in {run.root} trains the {config.model}, not the {kind.model}")
-    changeable = {name for name, declared in declarations(kind).items() if declared.changeable}
-    for name, value in chosen.items():
-        recorded = getattr(config, name)
-        if name == "data" and Path(value).exists():
-            value = str(Path(value).resolve())
-        if name not in changeable and value != recorded:
-            raise InputError(
-                f"{option(name)} {value}: the run in {run.root} has {recorded}; leave it out, or start a new run"
-            )
-    return replace(config, **{name: value for name, value in chosen.items() if name in changeable})
 
 
 def resume(run: RunFolder, config: RunConfig) -> Training:

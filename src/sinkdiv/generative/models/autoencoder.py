@@ -84,7 +84,7 @@ class Autoencoder(Model):
         outputs = at_least_float32(self.encoder(batch))
         require_distances({"the encoder's outputs": outputs})
         with full_precision(outputs):
-            codes, latent = self.method.train(outputs, source)
+            codes, latent = self.method.codes_and_loss(outputs, source)
         reconstruction = self.reconstruction_loss(codes, batch)
         loss = reconstruction + self.config.beta * latent
         self.log_losses({"reconstruction": reconstruction, "latent": latent}, len(batch))
