@@ -20,6 +20,7 @@ from sinkdiv.generative.settings import (
     setting,
 )
 
+ACCELERATORS = ("auto", "cpu", "gpu")
 #: Of codes and latents.
 MOST_DIMENSIONS = 65_536
 
@@ -72,7 +73,7 @@ class RunConfig(Settings, abc.ABC):
         default=0,
         check=Check(lambda seed: 0 <= seed < 2**63, "between 0 and 2^63 - 1"),
     )
-    accelerator: str = setting("auto, cpu or gpu.", default="auto", check=one_of("auto", "cpu", "gpu"), changeable=True)
+    accelerator: str = setting("auto, cpu or gpu.", default="auto", check=one_of(*ACCELERATORS), changeable=True)
     devices: int = setting(
         "Processes that share each batch; losses see all of it.", default=1, check=at_least(1), changeable=True
     )
