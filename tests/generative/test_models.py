@@ -227,6 +227,7 @@ def test_the_detector_knows_samples_that_came_apart_and_collapsed() -> None:
         ("--debias none --rounding", "--rounding"),
         ("--rounding --value sharp --warm-start", "--rounding"),
         ("--warm-start --debias independent", "--warm-start"),
+        ("--warm-start --value sharp --derivative unrolled --iterations 5", "--warm-start"),
         ("--method hvae --prior normal", "--prior"),
         ("--method wae --latent-cost euclidean", "--latent-cost"),
         ("--network spatial-transformer", "--network"),

@@ -32,6 +32,7 @@ class SinkhornSettings(Settings):
         require((self.iterations > 0) == unrolled, "iterations", self.iterations, "--derivative unrolled and a number")
         require(self.derivative != "implicit" or self.value == "sharp", "derivative", "implicit", "--value sharp")
 
-    def value_and_derivative(self) -> dict[str, Any]:
+    def library_options(self, *, warm_start: bool = False) -> dict[str, Any]:
         """The keywords of the library's functions and modules that these settings are."""
-        return {"value": self.value, "derivative": self.derivative, "iterations": self.iterations or None}
+        options = {"value": self.value, "derivative": self.derivative, "iterations": self.iterations or None}
+        return options | ({"warm_start": True} if warm_start else {})

@@ -78,6 +78,8 @@ class LatentSinkhornSettings(SinkhornSettings):
             raise InputError("--rounding: for the sharp value, not unrolled, warm-started or debiased by halves")
         if self.warm_start and halves:
             raise InputError("--warm-start: not with --debias independent, which solves other problems at every step")
+        if self.warm_start and self.derivative == "unrolled":
+            raise InputError("--warm-start: not with --derivative unrolled, whose iterations begin anew at every step")
 
 
 class SinkhornLoss:
@@ -93,7 +95,7 @@ class SinkhornLoss:
         cost = geodesic_cost if settings.latent_cost == "geodesic" else settings.latent_cost
         self._problem: dict[str, Any] = {"eps": settings.eps, "cost": cost, "tol": tol}
         loss = sinkdiv.SinkhornDivergence if settings.debias == "self" else sinkdiv.TransportCost
-        self.loss = loss(**self._problem, **settings.value_and_derivative(), warm_start=settings.warm_start)
+        self.loss = loss(**self._problem, **settings.library_options(warm_start=settings.warm_start))
 
     def __call__(self, codes: Tensor, draws: Tensor, generator: torch.Generator) -> Tensor:
         if self.debias == "independent":
