@@ -53,7 +53,7 @@ class Vectors:
 def vectors(x: Tensor, y: Tensor, cost: Cost, eps: float) -> Vectors:
     """Those of a plan whose marginals are nearly right, in float64, from float32 points x (1, n, d), y (1, m, d)."""
     x, y = x.double(), y.double()
-    pairs = reference.Pairs(x, y, cost)
+    pairs = reference.PointReductions(x, y, cost)
     log_a, log_b = (x.new_full((1, points.shape[1]), -math.log(points.shape[1])) for points in (x, y))
     start = float(COSTS["sqeuclidean"].matrix(x[:, :1], y).max()) ** (cost.exponent / 2)
     ladder = [max(eps, start * (eps / start) ** (k / ANNEALING)) for k in range(ANNEALING + STEPS_AT_TARGET)]
@@ -97,8 +97,8 @@ def of_any(pairs: Any, v: Vectors) -> Kernels:
     log_u, log_h, p, q = v.u - a.log(), v.h - b.log(), v.s.abs() / 100, v.t.abs() / 100
     return {
         "softmin": lambda: pairs.softmin(v.h, v.eps),
-        "softmin, near": lambda: pairs.softmin_near(v.h, v.near, v.eps),
-        "softmin, bad guess": lambda: pairs.softmin_near(v.h, v.far, v.eps),
+        "softmin, near": lambda: pairs.softmin(v.h, v.eps, v.near),
+        "softmin, bad guess": lambda: pairs.softmin(v.h, v.eps, v.far),
         "c-transform": lambda: ctransform(pairs, v.h * v.eps),
         "marginals": lambda: pairs.marginals(v.u, v.h, v.eps),
         "weighted marginals": lambda: pairs.weighted_marginals(v.u, v.h, v.eps, v.s, v.t),
@@ -161,8 +161,8 @@ def error_rows(task: tuple[str, int, str, str, Any]) -> list[Row]:
 
 
 def measured_errors(device: str, d: int, name: str, precision: str, blur: float, sizes: Any) -> Row:
-    import sinkdiv.kernels.triton.pairs as pairs_module
-    from sinkdiv.kernels.triton.pairs import MatrixPairs, Pairs
+    import sinkdiv.kernels.triton.reductions as reductions_module
+    from sinkdiv.kernels.triton.reductions import MatrixReductions, PointReductions
 
     source = torch.Generator(device).manual_seed(d)
     x, y = (torch.randn(1, n, d, generator=source, device=device) / d**0.5 for n in (sizes.rows, sizes.columns))
@@ -174,18 +174,18 @@ def measured_errors(device: str, d: int, name: str, precision: str, blur: float,
     dtype = torch.float64 if precision == "float64" else torch.float32
     C = cost.matrix(x.double(), y.double())
     if name == "matrix":
-        exact = of_any(reference.MatrixPairs(C.float().double()), v)
-        found = of_any(MatrixPairs(C.float()), v.to(dtype))
+        exact = of_any(reference.MatrixReductions(C.float().double()), v)
+        found = of_any(MatrixReductions(C.float()), v.to(dtype))
     else:
-        exact = of_points(reference.Pairs(x.double(), y.double(), cost), v)
+        exact = of_points(reference.PointReductions(x.double(), y.double(), cost), v)
         left = x.to(dtype)
         right = left if name == "self" else y.to(dtype)
-        own = Pairs(left, right, cost, precision="tf32" if precision == "tf32" else "high")
+        own = PointReductions(left, right, cost, precision="tf32" if precision == "tf32" else "high")
         found = of_points(own, v.to(dtype))
     if name == "self":
         found = {kernel: call for kernel, call in found.items() if kernel in SELF_KERNELS}
     unit = torch.finfo(dtype).eps / 2 * float(C.max()) / eps
-    with mock.patch.object(pairs_module, "SYMMETRIC_POINTS", 0):  # few points, too, in the way of many
+    with mock.patch.object(reductions_module, "SYMMETRIC_POINTS", 0):  # few points, too, in the way of many
         errors = {kernel: error(kernel, found[kernel](), exact[kernel](), eps) for kernel in found}
     return {"unit": unit, "errors": errors}
 
@@ -232,11 +232,11 @@ def times(context: Context) -> Iterator[Row]:
 
 def most_timed(context: Context, d: int) -> Iterator[Row]:
     """Softmins of most points, if a tenth of the rows says that there is time for them."""
-    from sinkdiv.kernels.triton.pairs import Pairs
+    from sinkdiv.kernels.triton.reductions import PointReductions
 
     n, device = context.sizes.most_points, context.device
     x, y, blur = clouds(n, d, device)
-    part = Pairs(x[None, : n // 10].contiguous(), y[None], COSTS["sqeuclidean"])
+    part = PointReductions(x[None, : n // 10].contiguous(), y[None], COSTS["sqeuclidean"])
     h, eps = x.new_full((1, n), -math.log(n)), x.new_full((1, 1), 2 * blur**2)
     device.seconds(lambda: part.softmin(h, eps))
     predicted = 10 * device.seconds(lambda: part.softmin(h, eps))
@@ -254,18 +254,18 @@ def clouds(n: int, d: int, device: Device) -> tuple[Tensor, Tensor, float]:
 
 
 def timed_kernels(context: Context, n: int, d: int, precision: str, only: tuple[str, ...] = ()) -> Iterator[Row]:
-    from sinkdiv.kernels.triton.pairs import Pairs
+    from sinkdiv.kernels.triton.reductions import PointReductions
 
     device = context.device
     x, y, blur = clouds(n, d, device)
     eps = 2 * blur**2
-    pairs = Pairs(x[None], y[None], COSTS["sqeuclidean"], precision=precision)
+    pairs = PointReductions(x[None], y[None], COSTS["sqeuclidean"], precision=precision)
     h = x.new_full((1, n), -math.log(n))
     f = pairs.softmin(h, x.new_full((1, 1), eps))
     v = around(f, h + f / eps, h, x[None], y[None], eps)
-    near_itself = Pairs(x[None], x[None], COSTS["sqeuclidean"], precision=precision)
+    near_itself = PointReductions(x[None], x[None], COSTS["sqeuclidean"], precision=precision)
     near_itself_guess = near_itself.softmin(h, v.eps)
-    calls = of_points(pairs, v) | {"softmin, near, self": lambda: near_itself.softmin_near(h, near_itself_guess, v.eps)}
+    calls = of_points(pairs, v) | {"softmin, near, self": lambda: near_itself.softmin(h, v.eps, near_itself_guess)}
     for name, call in calls.items():
         if name == "softmin, bad guess" or (only and name not in only):
             continue
@@ -323,12 +323,12 @@ def compiled(inputs: passes.Inputs) -> passes.Pass:
 
 def first(context: Context) -> Iterator[Row]:
     """The first call of kernels in a process with an empty cache of compiled ones, and the next."""
-    from sinkdiv.kernels.triton.pairs import Pairs
+    from sinkdiv.kernels.triton.reductions import PointReductions
 
     n = min(1000, context.sizes.points[0])
     for d in context.sizes.dimensions[:2]:
         x, y, blur = clouds(n, d, context.device)
-        pairs = Pairs(x[None], y[None], COSTS["sqeuclidean"])
+        pairs = PointReductions(x[None], y[None], COSTS["sqeuclidean"])
         h, eps = x.new_full((1, n), -math.log(n)), x.new_full((1, 1), 2 * blur**2)
         calls: Kernels = {
             "softmin": lambda pairs=pairs, h=h, eps=eps: pairs.softmin(h, eps),

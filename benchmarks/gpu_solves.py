@@ -60,7 +60,7 @@ def marginal_error(workload: Workload, f: Tensor, g: Tensor) -> float:
     for own, other, potential, sent in ((x, y, f, g), (y, x, g, f)):
         some = judged(own.shape[1], own.device)
         h = sent / eps - math.log(other.shape[1])
-        raw = reference.Pairs(own[:, some], other, SQUARED).softmin(h, eps)
+        raw = reference.PointReductions(own[:, some], other, SQUARED).softmin(h, eps)
         total += float(((potential[:, some] - raw) / eps).expm1().abs().mean())
     return total
 
@@ -91,7 +91,7 @@ def referred(workload: Workload, exact_points: int, seconds: float) -> Reference
     parts = []
     for points, potential in ((y, solved.ab.g), (x, solved.aa.g)):
         wide, h = points[None].double(), potential.double()[None] / eps - math.log(len(points))
-        pairs = reference.Pairs(x[None, rows].double(), wide, SQUARED)
+        pairs = reference.PointReductions(x[None, rows].double(), wide, SQUARED)
         u = pairs.softmin(h, eps) / eps - math.log(n)
         parts.append(pairs.plan_gradient(u, h, eps)[0])
     kind = f"{'float64' if dtype == torch.float64 else 'float32, gradient in float64'}, tol {tol:.0e}"

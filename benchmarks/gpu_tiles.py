@@ -19,7 +19,7 @@ from sinkdiv.costs import COSTS
 from sinkdiv.kernels.triton import operands
 from sinkdiv.kernels.triton import pairs as pairs_module
 from sinkdiv.kernels.triton.operands import Tile
-from sinkdiv.kernels.triton.pairs import MatrixPairs, Pairs
+from sinkdiv.kernels.triton.reductions import MatrixReductions, PointReductions
 
 #: (title, dimension, precision, cost) of what is tuned: a case for each form, and for each way to keep rows.
 CASES = (
@@ -127,14 +127,14 @@ def call_of(trial: Trial, n: int, device: Device) -> Callable[[], Any]:
     h, eps = x.new_full((1, n), -math.log(n)), x.new_full((1, 1), 0.1 * d)
     pairs: Any
     if cost == "matrix":
-        pairs = MatrixPairs(COSTS["sqeuclidean"].matrix(x, y))
+        pairs = MatrixReductions(COSTS["sqeuclidean"].matrix(x, y))
     else:
-        pairs = Pairs(x, x if trial.kernel == "self" else y, COSTS[cost], precision=precision)
+        pairs = PointReductions(x, x if trial.kernel == "self" else y, COSTS[cost], precision=precision)
     f = pairs.softmin(h, eps)
     u = h + f / eps
     calls: dict[str, Callable[[], Any]] = {
-        "softmin, near": lambda: pairs.softmin_near(h, f, eps),
-        "self": lambda: pairs.softmin_near(h, f, eps),
+        "softmin, near": lambda: pairs.softmin(h, eps, f),
+        "self": lambda: pairs.softmin(h, eps, f),
         "marginals": lambda: pairs.marginals(u, h, eps),
         "gradient": lambda: pairs.plan_gradient(u, h, eps),
         "product": lambda: pairs.plan_product(u, h, eps, y),

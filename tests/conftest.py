@@ -14,9 +14,8 @@ if not torch.cuda.is_available():
 
 from hypothesis import HealthCheck, settings
 
-from sinkdiv.geometry import cloud
+from sinkdiv.geometry import cloud, whole
 from sinkdiv.kernels import native, reference
-from sinkdiv.solvers import small
 
 # The fixtures below hold for all examples of a test alike, so hypothesis need not see them renewed.
 settings.register_profile(
@@ -45,7 +44,7 @@ def dtype(request):
 def streamed(monkeypatch):
     """As large problems are solved: pass by pass, each forming the costs it needs."""
     monkeypatch.setattr(cloud, "KEPT_ENTRIES", 0)
-    monkeypatch.setattr(small, "ENTRIES", 0)
+    monkeypatch.setattr(whole, "ENTRIES", 0)
 
 
 @pytest.fixture

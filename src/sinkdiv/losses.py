@@ -2,122 +2,165 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Unpack
 
 from torch import Tensor, nn
 
-from sinkdiv.divergence import Divergence, divergence_values, solve_checked
-from sinkdiv.ground import CostLike, find_ground_cost
-from sinkdiv.measures import Samples, check_samples
-from sinkdiv.mmd import mmd
-from sinkdiv.settings import Length, Settings, Wanted
-from sinkdiv.solving import solve_samples, transport_value
-from sinkdiv.transport import Transport
+from sinkdiv.declarations import shows_options, with_text
+from sinkdiv.evaluation import DIVERGENCE, TRANSPORT, Loss
+from sinkdiv.measures import SAMPLES, Clouds
+from sinkdiv.mmd import KernelOptions, kernel_of, mmd_values
+from sinkdiv.options import LossOptions, settled
+from sinkdiv.solvers.choice import Earlier, IterativeSolver
 
 
-class _TransportLoss(nn.Module, ABC):
-    """Options of a transport loss, checked when the module is made."""
+class _OptionsModule(nn.Module):
+    """A module without state, which shows the options it was given."""
 
-    def __init__(
-        self,
-        *,
-        blur: float | None = None,
-        eps: float | None = None,
-        cost: CostLike = "sqeuclidean",
-        reach: Length | None = None,
-        rho: Length | None = None,
-        value: str = "entropic",
-        derivative: str = "auto",
-        iterations: int | None = None,
-        tol: float | None = 1e-3,
-        max_passes: int = 2000,
-        precision: str = "high",
-        warm_start: bool = False,
-    ) -> None:
-        """Options as in `sinkdiv.sinkhorn_divergence`, and
-
-        Args:
-            warm_start: begin each solve between the two samples where the last call ended. Worth it where a pass is
-                long and samples change little from call to call, such as points that flow; the softmin carries the
-                potentials over to other points, in any number, so mini-batches may be fresh ones. The result meets the
-                same tolerance. Copies and checkpoints of the module begin anew.
-        """
+    def __init__(self, options: dict[str, Any]) -> None:
         super().__init__()
-        self._wanted = Wanted.check(value, derivative, iterations)
-        solving: dict[str, Any] = {
-            "blur": blur,
-            "eps": eps,
-            "reach": reach,
-            "rho": rho,
-            "tol": tol,
-            "max_passes": max_passes,
-            "precision": precision,
-        }
-        if not isinstance(warm_start, bool):
-            raise ValueError(f"warm_start must be True or False, not {warm_start!r}")
-        self._settings = Settings.check(find_ground_cost(cost), **solving, progress=False, callback=None)
-        self._previous: Transport | None = None
-        self.options: dict[str, Any] = {
-            **solving, "cost": cost, "value": value, "derivative": derivative, "iterations": iterations,
-            "warm_start": warm_start,
-        }  # fmt: skip
-
-    def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
-        return self._value(self._settings.ground.featured(check_samples(x, y, a, b, balanced=self._settings.balanced)))
-
-    @abstractmethod
-    def _value(self, samples: Samples) -> Tensor:
-        """The value that is wanted between featured samples."""
-
-    def _remember(self, between: Transport) -> None:
-        """Keep the transport between the samples, for the next call to start from."""
-        if self.options["warm_start"]:
-            self._previous = between.detached()
+        self._options = options  # in a dict, so that a learned cost stays the caller's module
 
     def extra_repr(self) -> str:
-        left_out = {name for name, option in self.options.items() if option is None or option is False} - {"tol"}
-        given = {name: option for name, option in self.options.items() if name not in left_out}
-        return ", ".join(f"{name}={option!r}" for name, option in given.items())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_previous": None}
+        return ", ".join(f"{name}={option!r}" for name, option in self._options.items())
 
 
-class SinkhornDivergence(_TransportLoss):
-    """`sinkdiv.sinkhorn_divergence` as a module: ``forward(x, y, a=None, b=None)``."""
+class _TransportLoss(_OptionsModule):
+    """A loss whose options are checked when it is made, and what a warm start remembers of its last call."""
 
-    def _value(self, samples: Samples) -> Tensor:
-        def solve() -> list[Divergence]:
-            (solved,) = solve_checked([samples], self._settings, self._previous)
-            self._remember(solved.ab)
-            return [solved]
+    _loss: ClassVar[Loss]
 
-        (value,) = divergence_values([samples], self._settings, self._wanted, solve)
+    def __init__(self, options: LossOptions) -> None:
+        super().__init__(dict(options))
+        self._settings = settled(type(self).__name__, LossOptions, options)
+        self._earlier: Sequence[Earlier] = ()
+        solver = self._settings.solver
+        self._remembers = isinstance(solver, IterativeSolver) and solver.warm_start is not False
+        if isinstance(solver, IterativeSolver) and not isinstance(solver.warm_start, bool):
+            given = solver.warm_start  # the first call begins there; copies of the module, which begin anew, do not
+            self._earlier = [given] if isinstance(given, Earlier) else list(given)
+            solver = replace(solver, warm_start=True)
+            self._settings = replace(self._settings, solver=solver)
+            self._options["solver"] = solver
+
+    def _value(self, x: Clouds, y: Clouds, a: Clouds | None, b: Clouds | None) -> Tensor:
+        value, solved = self._loss(x, y, a, b, self._settings, self._starts)
+        if self._remembers:
+            self._earlier = [one.detached() for one in solved]
         return value
 
+    def _starts(self, count: int) -> Sequence[Earlier]:
+        """What the solves between so many pairs of samples start from; () if the last call had another number."""
+        return self._earlier if len(self._earlier) == count else ()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_earlier": ()}
+
+
+@shows_options
+class SinkhornDivergence(_TransportLoss):
+    """`sinkdiv.sinkhorn_divergence` as a module: the Sinkhorn divergence S_ε between two weighted samples.
+
+    Its parameters are none: a learned cost stays the caller's module.
+
+    Args:
+        {options}
+
+    Raises:
+        ValueError: naming the option that is wrong, when the module is made.
+        NotImplementedError: if ``value`` and ``derivative`` do not go together, naming what does.
+
+    Example:
+        >>> criterion = sinkdiv.SinkhornDivergence(blur=0.5, solver=sinkdiv.Auto(warm_start=True))
+        >>> x, y = torch.randn(500, 3, requires_grad=True), torch.randn(400, 3) + 1
+        >>> criterion(x, y).backward()
+        >>> x.grad.shape
+        torch.Size([500, 3])
+    """
+
+    _loss = DIVERGENCE
+
+    def __init__(self, **options: Unpack[LossOptions]) -> None:
+        super().__init__(options)
+
+    @with_text(samples=SAMPLES)
+    def forward(self, x: Clouds, y: Clouds, a: Clouds | None = None, b: Clouds | None = None) -> Tensor:
+        """S_ε, 0-d, or (B,) for batches and lists.
+
+        Args:
+            {samples}
+
+        Raises:
+            ValueError: naming the argument that is wrong, before any work.
+        """
+        return self._value(x, y, a, b)
+
+
+@shows_options
 class TransportCost(_TransportLoss):
-    """`sinkdiv.transport_cost` as a module: ``forward(x, y, a=None, b=None)``."""
+    """`sinkdiv.transport_cost` as a module: OT_ε between two weighted samples, the cost itself, not debiased.
 
-    def _value(self, samples: Samples) -> Tensor:
-        def solve() -> Transport:
-            (solved,) = solve_samples([samples], self._settings, self._previous)
-            self._remember(solved)
-            return solved
+    Its parameters are none: a learned cost stays the caller's module.
 
-        return transport_value(samples, self._settings, self._wanted, solve)
+    Args:
+        {options}
+
+    Raises:
+        ValueError: naming the option that is wrong, when the module is made.
+        NotImplementedError: if ``value`` and ``derivative`` do not go together, naming what does.
+
+    Example:
+        >>> criterion = sinkdiv.TransportCost(blur=0.5, value="sharp")
+        >>> cost = criterion(torch.randn(500, 3), torch.randn(400, 3) + 1)
+    """
+
+    _loss = TRANSPORT
+
+    def __init__(self, **options: Unpack[LossOptions]) -> None:
+        super().__init__(options)
+
+    @with_text(samples=SAMPLES)
+    def forward(self, x: Clouds, y: Clouds, a: Clouds | None = None, b: Clouds | None = None) -> Tensor:
+        """OT_ε, 0-d, or (B,) for batches and lists.
+
+        Args:
+            {samples}
+
+        Raises:
+            ValueError: naming the argument that is wrong, before any work.
+        """
+        return self._value(x, y, a, b)
 
 
-class MMD(nn.Module):
-    """`sinkdiv.mmd` as a module: ``forward(x, y, a=None, b=None)``."""
+@shows_options
+class MMD(_OptionsModule):
+    """`sinkdiv.mmd` as a module: half the squared maximum mean discrepancy between two weighted samples.
 
-    def __init__(self, *, kernel: str = "energy", blur: float | None = None) -> None:
-        super().__init__()
-        self.kernel, self.blur = kernel, blur
+    Args:
+        {options}
 
-    def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
-        return mmd(x, y, a, b, kernel=self.kernel, blur=self.blur)
+    Raises:
+        ValueError: naming the option that is wrong, when the module is made.
 
-    def extra_repr(self) -> str:
-        return f"kernel={self.kernel!r}" + ("" if self.blur is None else f", blur={self.blur!r}")
+    Example:
+        >>> criterion = sinkdiv.MMD(kernel="gaussian", blur=0.5)
+        >>> value = criterion(torch.randn(500, 3), torch.randn(400, 3) + 1)
+    """
+
+    def __init__(self, **options: Unpack[KernelOptions]) -> None:
+        super().__init__(dict(options))
+        self._kernel = kernel_of(type(self).__name__, options)
+
+    @with_text(samples=SAMPLES)
+    def forward(self, x: Clouds, y: Clouds, a: Clouds | None = None, b: Clouds | None = None) -> Tensor:
+        """½‖α−β‖²_k, 0-d, or (B,) for batches and lists.
+
+        Args:
+            {samples}
+
+        Raises:
+            ValueError: naming the argument that is wrong, before any work.
+        """
+        return mmd_values(x, y, a, b, self._kernel)

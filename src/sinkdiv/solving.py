@@ -1,208 +1,104 @@
-"""From samples or a cost matrix to solved problems and their values: checks, the solver, warnings."""
+"""From what a user gives to solved problems: the door, the solver, and the warning if they did not converge."""
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any
 
 from torch import Tensor
 
-from sinkdiv.derivatives import Unrolled, pairing_of
-from sinkdiv.geometry import CloudGeometry, Geometry, MatrixGeometry
-from sinkdiv.ground import CostLike, GroundCost, find_ground_cost
-from sinkdiv.measures import CostMatrix, Samples, check_matrix, check_samples, equalised, is_captured
-from sinkdiv.settings import Callback, ConvergenceWarning, Length, Settings, Wanted
-from sinkdiv.solvers import MATRIX_METHODS, Problem, Start, Status
+from sinkdiv import checks
+from sinkdiv.costs import FunctionCost
+from sinkdiv.derivatives import UnrolledIterations
+from sinkdiv.differentiable import DifferentiableSolution
+from sinkdiv.geometry import DifferentiableReductions, geometry_of
+from sinkdiv.measures import (
+    CostMatrix,
+    Samples,
+    check_any,
+    equalised,
+    is_list_of_clouds,
+)
+from sinkdiv.options import Numbers, Settings
+from sinkdiv.solvers import Problem, Solution, Status
 from sinkdiv.solvers import solve as run_solver
-from sinkdiv.solvers import solve_matrix as run_matrix_solver
+from sinkdiv.solvers import solve_stored as run_stored_solver
+from sinkdiv.solvers.choice import Earlier, IterativeSolver, Unrolled
 from sinkdiv.transforms import outside
-from sinkdiv.transport import Transport, given_form
 
 
-def solve(
-    x: Tensor,
-    y: Tensor,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
-    *,
-    blur: float | None = None,
-    eps: float | None = None,
-    cost: CostLike = "sqeuclidean",
-    reach: Length | None = None,
-    rho: Length | None = None,
-    tol: float | None = 1e-3,
-    max_passes: int = 2000,
-    progress: bool = False,
-    callback: Callback | None = None,
-    precision: str = "high",
-) -> Transport:
-    """Solve the entropic transport problem between two weighted samples.
+class ConvergenceWarning(UserWarning):
+    """A solve ended before its marginal error fell below the tolerance."""
 
-    Args:
-        x: points (n, d), or a batch (B, n, d) of equally many.
-        y: points (m, d) or (B, m, d), of x's dtype and device.
-        a: weights of x, (n,) or (B, n); uniform of mass 1 if omitted.
-        b: weights of y, (m,) or (B, m); uniform of mass 1 if omitted.
-        blur: the regularisation as a length σ in the units of the points: ε = p·σᵖ for the cost |x−y|ᵖ.
-        eps: the regularisation ε in cost units. Exactly one of ``blur`` and ``eps`` is required.
-        cost: "sqeuclidean", |x−y|², or "euclidean", |x−y|; any other power as `PowerCost`; "cosine", 1 − x·y/(|x||y|),
-            for which a length is one of chords between directions, ε = blur²; or learned: a module that maps points to
-            features (under |·|², or see `FeatureCost`), streamed like the named ones, or any function of (x, y) that
-            returns their cost matrix, (n, m) or (B, n, m), which takes ``eps`` and ``rho`` and is held in memory.
-        reach: softens the marginals: a length, ρ = p·reachᵖ, or a pair for the two sides. Balanced if omitted.
-        rho: the same in cost units. At most one of ``reach`` and ``rho``.
-        tol: the relative L1 marginal error to reach at the target ε. None asks for just ``max_passes`` and no test
-            (in pairs of passes, unless both sides are one): nothing is then read back from the device, so that the
-            solve can be captured into a CUDA graph, where values of the samples are not checked either. Its status is
-            ``Status.FIXED``, `converged` is False, and nothing warns: look at `marginal_error`.
-        max_passes: bound on the passes over all pairs, annealing included.
-        progress: draw the passes and the error on stderr.
-        callback: sees a `Check` at each convergence test and ends the solve by returning True. A CPU tests after each
-            step, an accelerator, where a test makes the host wait, after several steps if it takes many.
-        precision: how GPUs multiply float32 coordinates of more than 8 dimensions under |x−y|²: "high", about as
-            precisely as float32, or "tf32", with two thirds of that arithmetic, which solves the problem of points that
-            have moved by a relative 2⁻¹². CPUs, other costs and float64 do not look at it.
 
-    Returns:
-        A `Transport`. If it did not converge, a `ConvergenceWarning` was issued and its status says why.
+def checked_samples(x: Any, y: Any, a: Any, b: Any, settings: Settings) -> list[Samples]:
+    """The samples that the cost sees: one pair, or for lists of clouds one for each.
 
     Raises:
         ValueError: naming the argument that is wrong, before any work.
     """
-    settings = Settings.check(
-        find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
-        progress=progress, callback=callback, precision=precision,
-    )  # fmt: skip
-    samples = settings.ground.featured(check_samples(x, y, a, b, balanced=settings.balanced))
-    (transport,) = solve_samples([samples], settings)
-    warn_unless_converged(transport)
-    return transport
+    samples = check_any(x, y, a, b, balanced=settings.balanced)
+    check_eps(settings.eps, samples, listed=is_list_of_clouds(x))
+    return [_featured(one, settings) for one in samples]
 
 
-def solve_matrix(
-    C: Tensor,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
-    *,
-    eps: float,
-    rho: Length | None = None,
-    method: str = "auto",
-    tol: float | None = 1e-3,
-    max_passes: int = 2000,
-    progress: bool = False,
-    callback: Callback | None = None,
-) -> Transport:
-    """Solve the entropic transport problem of an explicit cost matrix.
-
-    Memory: a copy of C, so that C may change afterwards, and while the solve lasts as much again for a stored kernel.
-
-    Args:
-        C: costs, (n, m) or a batch (B, n, m). +inf forbids a pair: the plan is zero there.
-        a: weights of the rows, (n,) or (B, n); uniform of mass 1 if omitted.
-        b: weights of the columns, (m,) or (B, m); uniform of mass 1 if omitted.
-        eps: the regularisation ε, in units of C.
-        rho: softens the marginals, in units of C: one strength, or a pair. Balanced if omitted.
-        method: "auto" is "sinkhorn", and "newton" where a forecast from the first passes says that it is cheaper.
-            "sinkhorn" is the accelerated iteration, by products with a stored kernel; "lbfgs" and "newton" maximise the
-            semi-dual (Q23 §3). All give the same solution, and all serve soft marginals.
-        tol, max_passes, progress, callback: as in `solve`.
-
-    Raises:
-        ValueError: naming the argument that is wrong, before any work.
-    """
-    settings = Settings.check(
-        GroundCost(None), blur=None, eps=eps, reach=None, rho=rho, tol=tol, max_passes=max_passes,
-        progress=progress, callback=callback, precision="high",
-    )  # fmt: skip
-    if method not in MATRIX_METHODS:
-        names = ", ".join(f'"{name}"' for name in MATRIX_METHODS)
-        raise ValueError(f"method must be one of {names}, not {method!r}")
-    if tol is None and method not in ("auto", "sinkhorn"):
-        raise ValueError(f'method="{method}" goes by convergence tests, but tol=None asks for none: give a tol')
-    inputs = check_matrix(C, a, b, balanced=settings.balanced)
-    (transport,) = _solve([inputs], settings, method=method)
-    warn_unless_converged(transport)
-    return transport
-
-
-def transport_cost(
-    x: Tensor,
-    y: Tensor,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
-    *,
-    blur: float | None = None,
-    eps: float | None = None,
-    cost: CostLike = "sqeuclidean",
-    reach: Length | None = None,
-    rho: Length | None = None,
-    value: str = "entropic",
-    derivative: str = "auto",
-    iterations: int | None = None,
-    tol: float | None = 1e-3,
-    max_passes: int = 2000,
-    progress: bool = False,
-    callback: Callback | None = None,
-    precision: str = "high",
-) -> Tensor:
-    """OT_ε between two weighted samples: the cost itself, not debiased (it is not zero for equal samples).
-
-    Args:
-        value, derivative, iterations: as in `sinkdiv.sinkhorn_divergence`.
-        x, y, a, b, blur, eps, cost, reach, rho, tol, max_passes, progress, callback, precision: as in `solve`.
-
-    Returns:
-        A 0-d tensor, or (B,) for a batch.
-    """
-    wanted = Wanted.check(value, derivative, iterations)
-    settings = Settings.check(
-        find_ground_cost(cost), blur=blur, eps=eps, reach=reach, rho=rho, tol=tol, max_passes=max_passes,
-        progress=progress, callback=callback, precision=precision,
-    )  # fmt: skip
-    samples = settings.ground.featured(check_samples(x, y, a, b, balanced=settings.balanced))
-    return transport_value(samples, settings, wanted)
-
-
-def transport_value(
-    samples: Samples, settings: Settings, wanted: Wanted, solve: Callable[[], Transport] | None = None
-) -> Tensor:
-    """The value that is wanted between featured samples; ``solve`` may have its own way of finding the transport."""
-    if wanted.iterations is not None:
-        return given_form(unrolled_value(samples, settings, wanted), samples)
-    transport = solve() if solve else solve_samples([samples], settings)[0]
-    warn_unless_converged(transport, stacklevel=4)
-    return transport.value if wanted.value == "entropic" else transport.sharp
-
-
-def unrolled_value(samples: Samples, settings: Settings, wanted: Wanted) -> Tensor:
-    """The value (B,) that is wanted, after as many iterations, which are differentiated."""
-    assert wanted.iterations is not None, "a solve is not unrolled"
-    posed = settings.ground.posed(samples)
-    a, b, *costs = posed.tensors
-    if settings.balanced and not posed.unit_masses:
-        b = equalised(b, a)
-    if isinstance(posed, Samples):
-        center = posed.y.detach().mean(1, keepdim=True)
-        costs = [points - center for points in costs]
-    pairing = pairing_of(settings.ground.cost, settings.eps)
-    unrolled = Unrolled(pairing, settings.rho, wanted.iterations, positive=samples.positive)
-    return (unrolled.entropic if wanted.value == "entropic" else unrolled.sharp)(a, b, tuple(costs))
-
-
-def solve_samples(samples: Sequence[Samples], settings: Settings, previous: Transport | None = None) -> list[Transport]:
+def solve_samples(
+    samples: Sequence[Samples], settings: Settings, earlier: Sequence[Earlier | None] = ()
+) -> list[DifferentiableSolution]:
     """Solve problems between featured samples together; the caller reports what did not converge.
 
-    ``previous`` is a solved problem that resembles the first: its potential is where that one starts from.
+    ``earlier`` holds for each of them, or for none, a solved problem to start from, or None.
     """
-    return _solve([settings.ground.posed(one) for one in samples], settings, previous)
+    return solve_posed([_posed(one, settings) for one in samples], settings, earlier)
 
 
-def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
-    """One `ConvergenceWarning` for all the problems that did not converge, with the first one's status in it.
+def solve_posed(
+    posed: Sequence[Samples | CostMatrix], settings: Settings, earlier: Sequence[Earlier | None] = ()
+) -> list[DifferentiableSolution]:
+    """Solve checked problems, outside every graph and transform."""
+    if settings.limits.tested and checks.is_captured(posed[0].a):
+        raise ValueError("tol must be None while a CUDA graph is captured: a convergence test waits for the device")
 
-    ``stacklevel`` points at the caller of the public function that asks.
+    def solved(*numbers: Tensor) -> list[DifferentiableSolution]:
+        left = iter(numbers)
+        each = eps_of_each(settings.eps, posed)
+        problems = [
+            _problem(one, tuple(next(left) for _ in one.tensors), eps, settings)
+            for one, eps in zip(posed, each, strict=True)
+        ]
+        solutions = _solutions(problems, posed, settings, earlier)
+        return [DifferentiableSolution(*one, settings) for one in zip(problems, solutions, posed, strict=True)]
+
+    found: list[DifferentiableSolution] = outside(solved, *(t for one in posed for t in one.tensors))
+    return found
+
+
+def unrolled_values(samples: Sequence[Samples], settings: Settings) -> list[Tensor]:
+    """The values (B,) that are wanted of problems after some iterations, which are differentiated."""
+    return [
+        _unrolled_value(one, eps, settings)
+        for one, eps in zip(samples, eps_of_each(settings.eps, samples), strict=True)
+    ]
+
+
+def eps_of_each(eps: Numbers, problems: Sequence[Samples | CostMatrix]) -> list[Numbers]:
+    """ε for each of several problems: a number, or a tensor (B,) for a batch.
+
+    Where there are several problems for each ε, such as the three of a divergence, they stand together.
     """
-    solutions = [transport._solution for transport in transports]
+    if not isinstance(eps, Tensor) or problems[0].batched:
+        return [eps] * len(problems)
+    several = len(problems) // len(eps)
+    return [one for one in eps.tolist() for _ in range(several)]
+
+
+def warn_unless_converged(solved: Sequence[DifferentiableSolution]) -> None:
+    """One `ConvergenceWarning` for all the problems that did not converge, with the first one's status in it."""
+    solutions = [one.solution for one in solved]
     failed = [
         (status, float(solution.marginal_error[index]))
         for solution in solutions
@@ -213,67 +109,108 @@ def warn_unless_converged(*transports: Transport, stacklevel: int = 3) -> None:
         total = sum(len(solution.status) for solution in solutions)
         status, error = failed[0]
         message = f"{len(failed)} of {total} transport problems {status} (marginal error {error:.2g})"
-        warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+        warnings.warn(message, ConvergenceWarning, stacklevel=_callers_level())
 
 
-def _solve(
-    given: Sequence[Samples | CostMatrix], settings: Settings, previous: Transport | None = None,
-    method: str | None = None,
-) -> list[Transport]:  # fmt: skip
-    """Solve checked problems, outside every graph and transform."""
-    if settings.limits.tested and is_captured(given[0].a):
-        raise ValueError("tol must be None while a CUDA graph is captured: a convergence test waits for the device")
-    transports: list[Transport] = outside(
-        lambda *numbers: _solve_numbers(given, numbers, settings, previous, method),
-        *(t for one in given for t in one.tensors),
-    )
-    return transports
+def _callers_level() -> int:
+    """The ``stacklevel``, for a warning in the function that asks, of the first frame that is not the library's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("sinkdiv", "torch"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
-def _solve_numbers(
-    given: Sequence[Samples | CostMatrix],
-    numbers: tuple[Tensor, ...],
+def check_eps(eps: Numbers, problems: Sequence[Samples | CostMatrix], *, listed: bool) -> None:
+    """Refuse a tensor of ε that does not hold one number for each problem, on the device of these."""
+    if not isinstance(eps, Tensor):
+        return
+    first = problems[0]
+    if not (listed or first.batched):
+        raise ValueError("eps or blur is a tensor (B,), but there is one problem and no batch: give a number")
+    count = len(problems) if listed else len(first.a)
+    if len(eps) != count:
+        raise ValueError(
+            f"eps or blur must hold one number for each of {count} problems, ({count},), not {checks.shape_text(eps)}"
+        )
+    if eps.device != first.a.device:
+        raise ValueError(f"eps or blur must be on the device {first.a.device} of the samples, not {eps.device}")
+
+
+def _featured(samples: Samples, settings: Settings) -> Samples:
+    """The samples that the streamed cost sees; two sides that are one stay one."""
+    cost = settings.cost
+    if cost is None or not cost.makes_features:
+        return samples
+    x = cost.features("x", samples.x)
+    return replace(samples, x=x, y=x if samples.y is samples.x else cost.features("y", samples.y))
+
+
+def _posed(samples: Samples, settings: Settings) -> Samples | CostMatrix:
+    """The problem between samples: with a cost matrix, if that is what the cost makes of them."""
+    if not isinstance(settings.cost, FunctionCost):
+        return samples
+    x, y = (samples.x, samples.y) if samples.batched else (samples.x.squeeze(0), samples.y.squeeze(0))
+    C = settings.cost.matrix(x, y)
+    C = (C if samples.batched else C.unsqueeze(0)).to(samples.x.dtype)
+    return CostMatrix(C, samples.a, samples.b, samples.batched, samples.dtype, samples.unit_masses, forbids=False)
+
+
+def _problem(posed: Samples | CostMatrix, numbers: Sequence[Tensor], eps: Numbers, settings: Settings) -> Problem:
+    """What the solver is given: detached, of equal masses if the marginals are hard."""
+    a, b, *costs = numbers
+    if not posed.unit_masses:  # they are the caller's, and as with points may change in place
+        a, b = a.clone(), b.clone()
+    if posed.b is posed.a:
+        b = a
+    elif settings.balanced and not posed.unit_masses:
+        b = equalised(b, a)
+    streamed = None if settings.cost is None else settings.cost.streamed
+    precision = settings.solver.precision if isinstance(settings.solver, IterativeSolver) else "high"
+    geometry = geometry_of(posed, costs, streamed, precision)
+    return Problem(geometry, a, b, _each_number(eps, len(a)), settings.rho)
+
+
+def _each_number(eps: Numbers, batch: int) -> tuple[float, ...]:
+    """ε as the solvers take it: a number for each problem of a batch."""
+    return tuple(eps.tolist()) if isinstance(eps, Tensor) else (eps,) * batch
+
+
+def _solutions(
+    problems: Sequence[Problem],
+    posed: Sequence[Samples | CostMatrix],
     settings: Settings,
-    previous: Transport | None,
-    method: str | None,
-) -> list[Transport]:
-    left = iter(numbers)
-    problems = [_problem(one, tuple(next(left) for _ in one.tensors), settings) for one in given]
-    differentiate = [isinstance(one, Samples) and one.x.requires_grad for one in given]
-    starts: list[Start | None] = [None] * len(problems)
-    if previous is not None:
-        starts[0] = previous.extended_to(problems[0].geometry)
+    earlier: Sequence[Earlier | None],
+) -> list[Solution]:
+    """What the solver finds, from where earlier problems ended."""
+    begun = zip_longest(earlier, problems)
+    starts = [None if one is None else one._start_for(problem) for one, problem in begun]
     try:
-        if method is not None:
-            solutions = [run_matrix_solver(problem, settings.limits, method) for problem in problems]
-        else:
-            solutions = run_solver(problems, settings.limits, starts, differentiate)
+        if settings.cost is None or settings.iterative.holds_costs:
+            method = settings.solver.name
+            return [
+                run_stored_solver(one, settings.limits, method, start)
+                for one, start in zip(problems, starts, strict=True)
+            ]
+        differentiate = [isinstance(one, Samples) and one.x.requires_grad for one in posed]
+        return run_solver(problems, settings.limits, starts, differentiate)
     except OverflowError:
-        names = "x and y hold points" if isinstance(given[0], Samples) else "C holds costs"
+        names = "x and y hold points" if isinstance(posed[0], Samples) else "C holds costs"
         raise ValueError(
             f"{names} so far apart that costs overflow {problems[0].a.dtype}: rescale them or use float64"
         ) from None
-    return [
-        Transport(problem, solution, one, settings)
-        for problem, solution, one in zip(problems, solutions, given, strict=True)
-    ]
 
 
-def _problem(given: Samples | CostMatrix, numbers: tuple[Tensor, ...], settings: Settings) -> Problem:
-    a, b, *costs = numbers
-    if not given.unit_masses:  # they are the caller's, and as with points may change in place
-        a, b = a.clone(), b.clone()
-    if given.b is given.a:
-        b = a
-    elif settings.balanced and not given.unit_masses:
-        b = equalised(b, a)
-    return Problem(_geometry(given, costs, settings), a, b, settings.eps, settings.rho)
+def _unrolled_value(samples: Samples, eps: Numbers, settings: Settings) -> Tensor:
+    posed = _posed(samples, settings)
+    assert isinstance(settings.solver, Unrolled), "others are solved"
 
+    def reductions_of(*numbers: Tensor) -> DifferentiableReductions:
+        problem = _problem(posed, numbers, eps, settings)
+        return problem.geometry.differentiable(problem.eps_column())
 
-def _geometry(given: Samples | CostMatrix, costs: Sequence[Tensor], settings: Settings) -> Geometry:
-    if isinstance(given, CostMatrix):
-        return MatrixGeometry(costs[0], forbids=given.forbids)
-    cost = settings.ground.cost
-    assert cost is not None, "points need a cost between them"
-    x, y = costs
-    return CloudGeometry(x, x if given.y is given.x else y, cost, precision=settings.precision)
+    reductions: DifferentiableReductions = outside(reductions_of, *posed.tensors)
+    equal_masses = settings.balanced and not posed.unit_masses
+    a, b, *costs = reductions.normalised(posed.tensors, equal_masses=equal_masses)
+    iterations = UnrolledIterations(reductions, settings.rho, settings.solver.iterations, positive=samples.positive)
+    value = iterations.entropic if settings.value == "entropic" else iterations.sharp
+    return value(a, b, tuple(costs))

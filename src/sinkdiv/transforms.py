@@ -8,6 +8,7 @@ PyTorch calls with the tensors themselves.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -25,6 +26,10 @@ TWICE_FORWARD = (
 )
 
 DUAL = "dual tensors of torch.autograd.forward_ad are not implemented; use torch.func.jvp instead"
+
+Tensors = tuple[Tensor, ...]
+
+Partials = tuple[Tensor | None, ...]
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
@@ -53,6 +58,9 @@ def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
     Raises:
         NotImplementedError: if a tensor is batched by `torch.func.vmap`.
     """
+    if not retrieve_all_functorch_interpreters():
+        with torch.no_grad():
+            return function(*(tensor.detach() for tensor in tensors))
     results: list[Result] = []
     _Outside.apply(lambda *numbers: results.append(function(*numbers)), *tensors)
     return results[0]
@@ -66,9 +74,9 @@ def check_transforms(*arguments: Any) -> None:
         NotImplementedError: naming what to do instead.
     """
     tensors = [one for one in arguments if isinstance(one, Tensor)]
-    if any(torch.func.debug_unwrap(one).shape != one.shape for one in tensors):
-        raise NotImplementedError(VMAP)
     levels = retrieve_all_functorch_interpreters()
+    if levels and any(torch.func.debug_unwrap(one).shape != one.shape for one in tensors):
+        raise NotImplementedError(VMAP)
     if sum(level.key() == TransformType.Jvp for level in levels) > 1:
         raise NotImplementedError(TWICE_FORWARD)
     if not levels and any(forward_ad.unpack_dual(one).tangent is not None for one in tensors):
@@ -91,6 +99,10 @@ def full_precision(tensor: Tensor) -> torch.autocast:
 class UnbatchedFunction(torch.autograd.Function):
     """A Function of a solved problem, whose solver has already run on the samples' numbers: no rule could batch it."""
 
+    def __init_subclass__(cls) -> None:
+        # PyTorch asks for the signature of `forward` at each call, which takes longer than all else that it does.
+        cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
+
     @staticmethod
     def vmap(*_: Any) -> Any:
         raise NotImplementedError(VMAP)
@@ -110,3 +122,33 @@ class _Outside(UnbatchedFunction):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> None:
         return None
+
+
+def saved(ctx: Any) -> Tensors:
+    """What a Function saved, fit to be given to another Function.
+
+    ``pull`` of ``_, pull = torch.func.vjp(...)`` runs when the level of the transform is gone. PyTorch's own operations
+    take the saved tensors out of that level; an autograd.Function does not, and gave wrong second derivatives (torch
+    2.13). So each passes through such an operation first.
+    """
+    return tuple(tensor.view_as(tensor) for tensor in ctx.saved_tensors)
+
+
+def pushed_forward(function: Callable[..., Any], inputs: Tensors, tangents: tuple[Tensor | None, ...]) -> Any:
+    """How function(*inputs) changes along tangents, None where they are zero."""
+    steps = tuple(torch.zeros_like(o) if t is None else t for o, t in zip(inputs, tangents, strict=True))
+    return torch.func.jvp(function, tuple(inputs), steps)[1]
+
+
+def pulled_back(
+    function: Callable[..., Any], inputs: Tensors, wanted: tuple[bool, ...], cotangent: Tensor | Tensors
+) -> Partials:
+    """The derivatives of <function(*inputs), cotangent> with respect to the wanted inputs, None for the others."""
+
+    def of_wanted(*replaced: Tensor) -> Any:
+        fresh = iter(replaced)
+        return function(*(next(fresh) if one else old for one, old in zip(wanted, inputs, strict=True)))
+
+    chosen = (tensor for one, tensor in zip(wanted, inputs, strict=True) if one)
+    grads = iter(torch.func.vjp(of_wanted, *chosen)[1](cotangent))
+    return tuple(next(grads) if one else None for one in wanted)

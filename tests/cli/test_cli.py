@@ -13,7 +13,9 @@ from PIL import Image
 
 import sinkdiv
 from sinkdiv.cli.app import run
+from sinkdiv.declarations import options_of
 from sinkdiv.kernels import triton
+from sinkdiv.options import LossOptions
 
 TRAIN = ["train", "autoencoder", "--accelerator", "cpu"]
 
@@ -136,6 +138,29 @@ def test_distance_takes_weights_and_prints_a_table(
     assert f"{value:.6g}" in capsys.readouterr().out
 
 
+def test_distance_takes_the_options_of_the_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The value is the library's with the same options; a sharp value has no interval."""
+    x, y = torch.rand(10, 3, dtype=torch.float64), torch.rand(8, 3, dtype=torch.float64)
+    for name, array in {"x": x, "y": y}.items():
+        np.save(tmp_path / f"{name}.npy", array.numpy())
+    files = [str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    options = ["--eps", "0.1", "--rho", "0.5", "--rho", "2", "--value", "sharp", "--solver", "newton"]
+    assert run(["distance", *files, *options, "--tol", "1e-6", "--max-passes", "500", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    solver = sinkdiv.Newton(max_passes=500)
+    expected = sinkdiv.sinkhorn_divergence(x, y, eps=0.1, rho=(0.5, 2.0), value="sharp", tol=1e-6, solver=solver)
+    assert result["value"] == pytest.approx(float(expected), rel=1e-12)
+    assert result["lower"] is None
+    assert result["upper"] is None
+
+
+def test_distance_helps_with_the_words_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["distance", "--help"]) == 0
+    shown = "".join(capsys.readouterr().out.replace("│", "").split())
+    for kind, name in [(LossOptions, "blur"), (LossOptions, "rho"), (sinkdiv.Auto, "max_passes")]:
+        assert "".join(options_of(kind)[name].summary.split()) in shown
+
+
 def test_distance_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, other, bad = tmp_path / "good.npy", tmp_path / "other.npy", tmp_path / "bad.npy"
     np.save(good, np.zeros((3, 2)))
@@ -151,6 +176,10 @@ def test_distance_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFi
         [good, good],
         [good, good, "--blur", "-1"],
         [good, good, "--blur", "1", "--cost", "taxi"],
+        [good, good, "--blur", "1", "--solver", "simplex"],
+        [good, good, "--blur", "1", "--value", "blunt"],
+        [good, good, "--blur", "1", "--max-passes", "1"],
+        [good, good, "--eps", "1", "--rho", "1", "--rho", "2", "--rho", "3"],
         [good, good, "--blur", "1", "--plan", tmp_path / "plan.txt"],
     ):
         failure(capsys, "distance", *wrong)

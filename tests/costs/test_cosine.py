@@ -15,7 +15,7 @@ RHOS = {"balanced": None, "unbalanced pair": (0.3, 2.0)}
 WAYS = {
     "entropic": {},
     "sharp": {"value": "sharp"},
-    "unrolled": {"value": "sharp", "derivative": "unrolled", "iterations": 4},
+    "unrolled": {"value": "sharp", "derivative": "unrolled", "solver": sinkdiv.Unrolled(iterations=4)},
 }
 
 
@@ -89,10 +89,11 @@ def test_blur_and_reach_are_chords():
     x, y, a, b = problem()
     by_length = sinkdiv.solve(x, y, a, b, blur=0.3, reach=1.5, cost="cosine", **tight())
     in_units = sinkdiv.solve(x, y, a, b, eps=0.09, rho=2.25, cost="cosine", **tight())
-    assert by_length.eps == pytest.approx(0.09, rel=1e-15)
+    (eps,) = by_length._solved.problem.eps
+    assert eps == pytest.approx(0.09, rel=1e-15)
     torch.testing.assert_close(by_length.value, in_units.value, rtol=1e-12, atol=0)
     chords = torch.cdist(x / x.norm(dim=1, keepdim=True), y / y.norm(dim=1, keepdim=True))
-    density = by_length.plan() / (a[:, None] * b * torch.exp((by_length.f[:, None] + by_length.g) / by_length.eps))
+    density = by_length.plan() / (a[:, None] * b * torch.exp((by_length.f[:, None] + by_length.g) / eps))
     torch.testing.assert_close(density, torch.exp(-0.5 * (chords / 0.3) ** 2), rtol=1e-9, atol=0)
 
 
@@ -115,7 +116,7 @@ def test_first_and_second_derivatives_by_differences(function, way, rho):
     x, y = (z / z.norm(dim=1, keepdim=True) * (1 + cloud(60, len(z), 1)) for z in (x, y))  # no steep short vectors
 
     def loss(*inputs):
-        return function(*inputs, eps=0.2, cost="cosine", rho=rho, **way, **tight())
+        return function(*inputs, eps=0.2, cost="cosine", rho=rho, **{**tight(), **way})
 
     assert_slope(loss, (x, y, a, b), along)
 

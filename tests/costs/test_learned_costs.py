@@ -15,7 +15,7 @@ COSTS = ["sqeuclidean", "euclidean"]
 WAYS = {
     "entropic": {},
     "sharp": {"value": "sharp"},
-    "unrolled": {"value": "sharp", "derivative": "unrolled", "iterations": 4},
+    "unrolled": {"value": "sharp", "derivative": "unrolled", "solver": sinkdiv.Unrolled(iterations=4)},
 }
 
 
@@ -58,7 +58,7 @@ def test_parameters_by_differences(function, way, name, rho):
     """Every parameter of a network, and the points before it, at once."""
     module = network()
     x, y, a, b = problem()
-    options = {"eps": 0.2, "rho": rho, **way, **tight()}
+    options = {"eps": 0.2, "rho": rho, **tight(), **way}
 
     def loss(x, y, *parameters):
         named = dict(zip(dict(module.named_parameters()), parameters, strict=True))
@@ -81,7 +81,7 @@ def test_three_ways_to_give_the_same_cost(function, way, name, batch):
     The matrix is written with √(·+1e-30), whose derivative at coincident points is 0 too.
     """
     module = network()
-    options = {"eps": 0.2, **way, **tight()}
+    options = {"eps": 0.2, **tight(), **way}
     results = []
     for which in ("module", "features", "function"):
         x, y, a, b = (tensor.requires_grad_() for tensor in problem(batch))

@@ -18,7 +18,7 @@ RHOS = {"balanced": None, "unbalanced pair": (0.3, 2.0)}
 WAYS = {
     "entropic": {},
     "sharp": {"value": "sharp"},
-    "unrolled": {"value": "sharp", "derivative": "unrolled", "iterations": 4},
+    "unrolled": {"value": "sharp", "derivative": "unrolled", "solver": sinkdiv.Unrolled(iterations=4)},
 }
 
 
@@ -226,7 +226,7 @@ def test_gradients_by_differences(function, p, way, rho):
     along = (direction(20, (6, 2)), direction(21, (5, 2)), centred(22, (6,)), centred(23, (5,)))
 
     def loss(*inputs):
-        return function(*inputs, eps=0.2, cost=sinkdiv.PowerCost(p), rho=rho, **way, **tight())
+        return function(*inputs, eps=0.2, cost=sinkdiv.PowerCost(p), rho=rho, **{**tight(), **way})
 
     assert_slope(loss, apart(), along, step=5e-4)
 
@@ -242,7 +242,7 @@ def test_hessian_products_by_differences_of_gradients(function, p, way, rho):
 
     def slope_along(t, graph=False):
         inputs = [(one + t * step).requires_grad_() for one, step in zip(apart(), along, strict=True)]
-        value = function(*inputs, eps=0.2, cost=sinkdiv.PowerCost(p), rho=rho, **way, **tight())
+        value = function(*inputs, eps=0.2, cost=sinkdiv.PowerCost(p), rho=rho, **{**tight(), **way})
         grads = torch.autograd.grad(value, inputs[:2], create_graph=graph)
         return sum((grad * one).sum() for grad, one in zip(grads, probe, strict=True)), inputs
 
@@ -296,7 +296,7 @@ def test_a_power_between_features(p):
 
 def test_modules_with_a_power_pickle_and_start_warm():
     x, y, a, b = apart()
-    criterion = sinkdiv.SinkhornDivergence(blur=0.2, cost=sinkdiv.PowerCost(1.5), warm_start=True)
+    criterion = sinkdiv.SinkhornDivergence(blur=0.2, cost=sinkdiv.PowerCost(1.5), solver=sinkdiv.Auto(warm_start=True))
     assert "cost=PowerCost(1.5)" in repr(criterion)
     expected = criterion(x, y, a, b)
     torch.testing.assert_close(criterion(x, y, a, b), expected, rtol=1e-3, atol=0)

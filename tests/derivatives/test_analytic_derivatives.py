@@ -1,11 +1,11 @@
-"""Derivatives against closed forms (mathematics, §2 and §5), and against dense linear algebra in NumPy (Q23 §3)."""
+"""Derivatives against closed forms (mathematics, §2 and oracles 1 to 8), and dense linear algebra in NumPy (Q23 §3)."""
 
 import numpy as np
 import pytest
 import torch
 
 import sinkdiv
-from problems import array, assert_slope, centred, cloud, direction, divergence_kl, slope, tight, weights
+from problems import SOLVERS, array, assert_slope, centred, cloud, direction, divergence_kl, slope, tight, weights
 from sinkdiv.geometry import MatrixGeometry
 from sinkdiv.solvers import Problem
 from sinkdiv.solvers.hessian import SemiDualHessian
@@ -157,7 +157,7 @@ def test_sharp_gradient_is_that_of_the_dense_linear_system(request, rho, method)
     C, a, b = matrix_problem()
     eps = 0.1
     leaves = [tensor.clone().requires_grad_() for tensor in (C, a, b)]
-    t = sinkdiv.solve_matrix(*leaves, eps=eps, rho=rho, method=method, **tight())
+    t = sinkdiv.solve_matrix(*leaves, eps=eps, rho=rho, **tight(solver=SOLVERS[method]))
     found = [array(grad) for grad in torch.autograd.grad(t.sharp, leaves)]
     P, C = array(t.plan()), array(C)
     r, c = P.sum(1), P.sum(0)
@@ -202,7 +202,7 @@ def test_forbidden_pairs(rho, quantity):
     step, other = (direction(seed, C.shape).masked_fill(forbidden, 0.0) for seed in (770, 771))
 
     def loss(C):
-        t = sinkdiv.solve_matrix(C, a, b, eps=0.2, rho=rho, tol=1e-11, max_passes=50_000)
+        t = sinkdiv.solve_matrix(C, a, b, eps=0.2, rho=rho, tol=1e-11, solver=sinkdiv.Auto(max_passes=50_000))
         return t.plan().square().sum() if quantity == "plan" else getattr(t, quantity)
 
     def gradient(C, create_graph=False):
@@ -231,7 +231,7 @@ def test_spectrum_of_the_semidual_hessian():
     deleted = np.linalg.eigvalsh(D[:-1, :-1])
     assert (P[:, :-1] * P[:, -1:] / array(a)[:, None]).sum(0).min() - 1e-12 <= deleted[0]
     assert deleted[-1] <= float(b.max()) + 1e-12
-    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], 0.1, (torch.inf, torch.inf))
+    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], (0.1,), (torch.inf, torch.inf))
     g = t.g[None]
     hessian = SemiDualHessian(problem, g, problem.raw_potential(g, problem.eps_column(), 0))
     product = hessian.product(torch.eye(5, dtype=torch.float64)[None])[0]
@@ -258,7 +258,14 @@ def test_large_rho_gives_the_balanced_derivatives(function, cost):
     results = []
     for rho in (None, 1e6):
         leaves = [tensor.clone().requires_grad_() for tensor in tensors]
-        options = {"eps": 0.2, "rho": rho, "cost": cost, "value": "sharp", "tol": 1e-11, "max_passes": 50_000}
+        options = {
+            "eps": 0.2,
+            "rho": rho,
+            "cost": cost,
+            "value": "sharp",
+            "tol": 1e-11,
+            "solver": sinkdiv.Auto(max_passes=50_000),
+        }
         first = torch.autograd.grad(function(*leaves, **options), leaves, create_graph=True)
         second = torch.autograd.grad((first[0] * direction(760, first[0].shape)).sum(), leaves)
         results.append([w - w.mean() if w.ndim == 1 else w for w in (*first, *second)])

@@ -11,7 +11,7 @@ from problems import cloud, direction, slope, tight, weights
 from sinkdiv.solvers import hessian
 
 FUNCTIONS = [sinkdiv.transport_cost, sinkdiv.sinkhorn_divergence]
-REFERENCE = {"tol": 1e-12, "max_passes": 100_000}
+REFERENCE = {"tol": 1e-12, "solver": sinkdiv.Auto(max_passes=100_000)}
 #: The relative error of a gradient is at most this multiple of the tolerance.
 FACTOR = 5.0
 
@@ -42,7 +42,7 @@ def test_error_of_the_gradient_is_at_most_proportional_to_the_tolerance(request,
         request.getfixturevalue("streamed")
     reference = gradients(function, rho=rho, **REFERENCE)
     for tol in (1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10):
-        found = gradients(function, rho=rho, tol=tol, max_passes=50_000)
+        found = gradients(function, rho=rho, tol=tol, solver=sinkdiv.Auto(max_passes=50_000))
         assert max(errors(found, reference)) <= FACTOR * tol + 1e-10
 
 
@@ -52,7 +52,7 @@ def test_error_of_the_gradient_in_float32(function, rho):
     """Likewise, down to float32's resolution of potentials: a few units of 6e-8·C/ε."""
     reference = gradients(function, rho=rho, **REFERENCE)
     for tol in (1e-2, 1e-3, 1e-4):
-        found = gradients(function, torch.float32, rho=rho, tol=tol, max_passes=50_000)
+        found = gradients(function, torch.float32, rho=rho, tol=tol, solver=sinkdiv.Auto(max_passes=50_000))
         assert max(errors(found, reference)) <= FACTOR * tol + 1e-4
 
 
@@ -141,7 +141,9 @@ def test_high_dimensional_data_does_not_warn(n, d, dtype, tol):
         x, y = cloud(815, n, d, dtype=kind).requires_grad_(), cloud(816, n, d, dtype=kind)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore" if to < tol else "error")
-            loss = sinkdiv.sinkhorn_divergence(x, y, eps=0.05, value="sharp", tol=to, max_passes=50_000)
+            loss = sinkdiv.sinkhorn_divergence(
+                x, y, eps=0.05, value="sharp", tol=to, solver=sinkdiv.Auto(max_passes=50_000)
+            )
             results.append(torch.autograd.grad(loss, x)[0].double())
     assert errors(results[1:], results[:1])[0] < 20 * tol
 
@@ -152,7 +154,9 @@ def test_float32_at_a_tiny_eps_warns_or_is_right(eps):
     """Where no warning came, within the tolerance and 300 times the rounding of C/ε, which the system amplifies."""
     x, y = cloud(805, 30), cloud(806, 25)
     reference = x.clone().requires_grad_()
-    exact = sinkdiv.transport_cost(reference, y, eps=eps, value="sharp", tol=1e-8, max_passes=100_000)
+    exact = sinkdiv.transport_cost(
+        reference, y, eps=eps, value="sharp", tol=1e-8, solver=sinkdiv.Auto(max_passes=100_000)
+    )
     (expected,) = torch.autograd.grad(exact, reference)
     leaf = x.float().requires_grad_()
     with warnings.catch_warnings(record=True) as caught:
@@ -203,7 +207,8 @@ def test_near_matchings(dtype, function, n, eps):
     y = x + 0.02 * direction(1, x.shape)
     v = direction(7, x.shape)
     expected = slope(
-        lambda t: function(x + t * v, y, eps=eps, value="sharp", tol=1e-9, max_passes=100_000), step=1e-3 * eps**0.5
+        lambda t: function(x + t * v, y, eps=eps, value="sharp", tol=1e-9, solver=sinkdiv.Auto(max_passes=100_000)),
+        step=1e-3 * eps**0.5,
     )
     leaf = x.to(dtype, copy=True).requires_grad_()
     (grad,) = torch.autograd.grad(function(leaf, y.to(dtype), eps=eps, value="sharp"), leaf, create_graph=True)
@@ -274,7 +279,7 @@ def test_large_problems(function):
     """n = 600 and m = 700, beyond what is factorised at once: a directional derivative by differences."""
     x, y = cloud(812, 600), cloud(813, 700) + 0.1
     v = direction(814, x.shape)
-    options = {"eps": 0.1, "value": "sharp", "tol": 1e-8, "max_passes": 50_000}
+    options = {"eps": 0.1, "value": "sharp", "tol": 1e-8, "solver": sinkdiv.Auto(max_passes=50_000)}
     leaf = x.clone().requires_grad_()
     (grad,) = torch.autograd.grad(function(leaf, y, **options), leaf)
     expected = slope(lambda t: function(x + t * v, y, **options))
@@ -286,7 +291,7 @@ def test_large_problems(function):
 def test_a_warm_start_changes_no_derivative(module, value):
     """Nor does it leak the graph of an earlier call."""
     x, y, a, b = problem()
-    cold, warm = (module(eps=0.1, value=value, warm_start=start, **tight()) for start in (False, True))
+    cold, warm = (module(eps=0.1, value=value, **tight(warm_start=start)) for start in (False, True))
     for t in (0.0, 0.01, 0.02):
         results = []
         for criterion in (cold, warm):

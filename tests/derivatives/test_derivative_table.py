@@ -58,8 +58,8 @@ def smooth_distance(W):
 
 
 def options(value, derivative, rho):
-    unrolled = {"iterations": ITERATIONS} if derivative == "unrolled" else {}
-    return {"value": value, "derivative": derivative, "eps": EPS, "rho": rho, **unrolled, **tight()}
+    unrolled = {"solver": sinkdiv.Unrolled(iterations=ITERATIONS)} if derivative == "unrolled" else {}
+    return {"value": value, "derivative": derivative, "eps": EPS, "rho": rho, **tight(), **unrolled}
 
 
 def problem(rho, mass=1.0, d=2):

@@ -1,4 +1,4 @@
-"""The traps of test_traps, for the sharp value and for second derivatives (mathematics, §2 and the end of §5)."""
+"""The traps of test_traps, for the sharp value and for second derivatives (mathematics, §2, and §5, traps)."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""First derivatives against finite differences, and refusals where there is none (design: no silent zero)."""
+"""First derivatives against finite differences, and refusals where there is none (no silent zero)."""
 
 import pytest
 import torch
@@ -262,11 +262,11 @@ def test_a_value_and_a_derivative_that_do_not_go_together_are_refused_by_name(fu
     with pytest.raises(ValueError, match="iterations"):
         function(x, y, eps=0.2, derivative="unrolled")
     with pytest.raises(ValueError, match="iterations"):
-        function(x, y, eps=0.2, iterations=10)
+        function(x, y, eps=0.2, derivative="envelope", solver=sinkdiv.Unrolled(iterations=10))
 
 
 def test_squared_cost_gradient_is_a_difference_of_barycentric_maps(route):
-    """∂S_ε/∂x_i = 2a_i(T_aa(x_i) − T_ab(x_i)) (mathematics, §2)."""
+    """∂S_ε/∂x_i = 2a_i(T_aa(x_i) − T_ab(x_i)) (mathematics, §2.1)."""
     x, y, a, b = problem()
     x.requires_grad_()
     d = sinkdiv.solve_divergence(x, y, a, b, eps=0.2, **tight())

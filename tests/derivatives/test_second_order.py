@@ -9,13 +9,14 @@ import sinkdiv
 from allocations import Largest
 from problems import array, centred, cloud, direction, slope, tight, weights
 from sinkdiv.geometry import cloud as cloud_geometry
+from sinkdiv.geometry import whole
 from sinkdiv.kernels import reference
-from sinkdiv.solvers import hessian, small
+from sinkdiv.solvers import hessian
 
 COSTS = ["sqeuclidean", "euclidean"]
 RHOS = {"balanced": None, "unbalanced": 0.5, "unbalanced pair": (0.3, 2.0)}
 VALUES = ["entropic", "sharp"]
-EXACT = {"tol": 1e-12, "max_passes": 50_000}
+EXACT = {"tol": 1e-12, "solver": sinkdiv.Auto(max_passes=50_000)}
 #: Steps of 1e-4 leave about 1e-8 from the solver (1e-12 / 1e-4) and from the third derivatives.
 CHECK = {"eps": 1e-4, "atol": 1e-6, "rtol": 1e-4}
 
@@ -26,7 +27,7 @@ def losses(**options):
     yield "transport sharp", lambda *z: sinkdiv.transport_cost(*z, value="sharp", **options)
     yield "divergence entropic", lambda *z: sinkdiv.sinkhorn_divergence(*z, **options)
     yield "divergence sharp", lambda *z: sinkdiv.sinkhorn_divergence(*z, value="sharp", **options)
-    unrolled = {"derivative": "unrolled", "iterations": 3, **options}
+    unrolled = {**options, "derivative": "unrolled", "solver": sinkdiv.Unrolled(iterations=3)}
     yield "unrolled entropic", lambda *z: sinkdiv.transport_cost(*z, **unrolled)
     yield "unrolled sharp", lambda *z: sinkdiv.transport_cost(*z, value="sharp", **unrolled)
     yield "module entropic", sinkdiv.TransportCost(**options)
@@ -330,7 +331,7 @@ def test_hessian_product_holds_nothing_of_the_size_of_the_plan(request, monkeypa
     for module, name in (
         (reference, "TILE_ENTRIES"),
         (cloud_geometry, "KEPT_ENTRIES"),
-        (small, "ENTRIES"),
+        (whole, "ENTRIES"),
         (hessian, "STORED_ENTRIES"),
     ):
         monkeypatch.setattr(module, name, tile)

@@ -30,7 +30,7 @@ def loss(request, value, rho):
     """A function of x."""
     options = {"eps": 0.2, "rho": rho, "value": value, **tight()}
     if request.param == "unrolled":
-        options |= {"derivative": "unrolled", "iterations": 3}
+        options |= {"derivative": "unrolled", "solver": sinkdiv.Unrolled(iterations=3)}
     function = sinkdiv.sinkhorn_divergence if request.param == "divergence" else sinkdiv.transport_cost
     return lambda x: function(x, Y, A, B, **options)
 
@@ -183,7 +183,7 @@ def test_vmap_over_samples_is_refused(value, argument):
     for function in (
         loss,
         torch.func.grad(loss),
-        lambda z: loss(z, derivative="unrolled", iterations=2),
+        lambda z: loss(z, derivative="unrolled", solver=sinkdiv.Unrolled(iterations=2)),
         lambda z: sinkdiv.solve(**{**at, argument: z}, eps=0.2).plan(),
         lambda z: sinkdiv.solve_divergence(**{**at, argument: z}, eps=0.2).sharp,
     ):
@@ -225,7 +225,9 @@ def test_batched_backward_is_refused_or_right():
 
 
 @pytest.mark.parametrize("argument", [0, 1, 2, 3], ids=["x", "y", "a", "b"])
-@pytest.mark.parametrize("how", [{}, {"derivative": "unrolled", "iterations": 2}], ids=["exact", "unrolled"])
+@pytest.mark.parametrize(
+    "how", [{}, {"derivative": "unrolled", "solver": sinkdiv.Unrolled(iterations=2)}], ids=["exact", "unrolled"]
+)
 def test_dual_numbers_are_refused(value, argument, how):
     """`torch.autograd.forward_ad` without torch.func, whose levels PyTorch cannot nest."""
     inputs = [X, Y, A, B]
@@ -254,7 +256,7 @@ def everything(x):
     d = sinkdiv.solve_divergence(x, Y, A, B, eps=0.2)
     t = d.ab
     of_transport = [t.value, t.sharp, t.f, t.g, t.plan(), t.apply(Y), t.apply_transpose(x), t.potentials_at(x)]
-    unrolled = sinkdiv.transport_cost(x, Y, eps=0.2, derivative="unrolled", iterations=2)
+    unrolled = sinkdiv.transport_cost(x, Y, eps=0.2, derivative="unrolled", solver=sinkdiv.Unrolled(iterations=2))
     return [d.value, d.sharp, *of_transport, *t.marginals(), t.barycentric_map(), unrolled]
 
 

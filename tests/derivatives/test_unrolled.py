@@ -58,7 +58,12 @@ def test_equals_the_textbook(rho, value, iterations):
         leaves = [tensor.clone().requires_grad_() for tensor in problem(rho)]
         if which == "library":
             loss = sinkdiv.sinkhorn_divergence(
-                *leaves, eps=EPS, rho=rho, value=value, derivative="unrolled", iterations=iterations
+                *leaves,
+                eps=EPS,
+                rho=rho,
+                value=value,
+                derivative="unrolled",
+                solver=sinkdiv.Unrolled(iterations=iterations),
             )
         else:
             loss = textbook_divergence(*leaves, rho, value, iterations)
@@ -83,7 +88,7 @@ def test_approaches_the_exact_derivative(function, rho, value):
     (exact,) = torch.autograd.grad(function(x, y, a, b, **options, **tight()), x)
     errors = []
     for iterations in (2, 8, 32, 80):
-        loss = function(x, y, a, b, derivative="unrolled", iterations=iterations, **options)
+        loss = function(x, y, a, b, derivative="unrolled", solver=sinkdiv.Unrolled(iterations=iterations), **options)
         errors.append(float((torch.autograd.grad(loss, x)[0] - exact).abs().max()))
     assert errors[0] > 1e-5
     assert errors == sorted(errors, reverse=True) or errors[-2] < 1e-9
@@ -93,11 +98,11 @@ def test_approaches_the_exact_derivative(function, rho, value):
 def test_first_order_of_an_unfinished_iteration_is_not_that_of_the_solution():
     """What is returned is the value that the iterations have reached: no certificate, no warning, no tolerance."""
     x, y, a, b = problem()
-    options = {"eps": 0.02, "derivative": "unrolled", "iterations": 1}
+    options = {"eps": 0.02, "derivative": "unrolled", "solver": sinkdiv.Unrolled(iterations=1)}
     rough = sinkdiv.transport_cost(x, y, a, b, **options)
     exact = sinkdiv.transport_cost(x, y, a, b, eps=0.02, **tight())
     assert float(rough) < float(exact) - 1e-3  # a dual value is below
-    same = sinkdiv.transport_cost(x, y, a, b, tol=1e-12, max_passes=2, **options)
+    same = sinkdiv.transport_cost(x, y, a, b, tol=1e-12, **options)
     torch.testing.assert_close(same, rough, rtol=0, atol=0)
 
 
@@ -117,7 +122,7 @@ def test_memory_is_that_of_the_potentials(monkeypatch):
         with Largest() as largest:
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 loss = sinkdiv.transport_cost(
-                    x, y, eps=0.5, value="sharp", derivative="unrolled", iterations=iterations
+                    x, y, eps=0.5, value="sharp", derivative="unrolled", solver=sinkdiv.Unrolled(iterations=iterations)
                 )
             loss.backward()
         assert largest.entries < n * m / 2
@@ -135,7 +140,7 @@ def test_data_far_from_the_origin_in_float32():
     for offset in (0.0, 1e4):
         leaf = (x + offset).requires_grad_()
         loss = sinkdiv.sinkhorn_divergence(
-            leaf, y + offset, eps=0.5, value="sharp", derivative="unrolled", iterations=10
+            leaf, y + offset, eps=0.5, value="sharp", derivative="unrolled", solver=sinkdiv.Unrolled(iterations=10)
         )
         results.append((loss.detach(), *torch.autograd.grad(loss, leaf)))
     for near, far in zip(*results, strict=True):
@@ -147,16 +152,31 @@ def test_data_far_from_the_origin_in_float32():
 def test_wrong_numbers_of_iterations_are_refused(function, iterations):
     x, y, *_ = problem()
     with pytest.raises(ValueError, match="iterations"):
-        function(x, y, eps=EPS, derivative="unrolled", iterations=iterations)
+        function(x, y, eps=EPS, derivative="unrolled", solver=sinkdiv.Unrolled(iterations=iterations))
     with pytest.raises(ValueError, match="iterations"):
-        sinkdiv.SinkhornDivergence(eps=EPS, derivative="unrolled", iterations=iterations)
+        sinkdiv.SinkhornDivergence(eps=EPS, derivative="unrolled", solver=sinkdiv.Unrolled(iterations=iterations))
 
 
-@pytest.mark.parametrize("derivative", ["auto", "envelope"])
+@pytest.mark.parametrize("derivative", ["auto", "unrolled"])
+def test_unrolled_is_what_the_solver_says(derivative):
+    """Whether the derivative is named or not."""
+    x, y, *_ = problem()
+    options = {"eps": EPS, "solver": sinkdiv.Unrolled(iterations=10)}
+    assert sinkdiv.transport_cost(x, y, derivative=derivative, **options) == sinkdiv.transport_cost(x, y, **options)
+
+
+@pytest.mark.parametrize("solve", [sinkdiv.solve, sinkdiv.solve_divergence])
+def test_what_is_solved_is_not_unrolled(solve):
+    x, y, *_ = problem()
+    with pytest.raises(ValueError, match=r"solver.*Unrolled"):
+        solve(x, y, eps=EPS, solver=sinkdiv.Unrolled())
+
+
+@pytest.mark.parametrize("derivative", ["envelope"])
 def test_iterations_belong_to_the_unrolled_derivative(derivative):
     x, y, *_ = problem()
     with pytest.raises(ValueError, match="unrolled"):
-        sinkdiv.transport_cost(x, y, eps=EPS, derivative=derivative, iterations=10)
+        sinkdiv.transport_cost(x, y, eps=EPS, derivative=derivative, solver=sinkdiv.Unrolled(iterations=10))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -164,7 +184,7 @@ def test_lower_precision(dtype):
     """Half inputs are computed in float32, and the gradient is theirs."""
     x, y, *_ = problem()
     leaf = x.to(dtype).requires_grad_()
-    options = {"eps": EPS, "value": "sharp", "derivative": "unrolled", "iterations": 10}
+    options = {"eps": EPS, "value": "sharp", "derivative": "unrolled", "solver": sinkdiv.Unrolled(iterations=10)}
     loss = sinkdiv.sinkhorn_divergence(leaf, y.to(dtype), **options)
     (grad,) = torch.autograd.grad(loss, leaf)
     exact = x.to(dtype).double().requires_grad_()

@@ -7,10 +7,9 @@ import sinkdiv
 from allocations import Largest
 from problems import cloud, weights
 from sinkdiv.costs import find_cost
-from sinkdiv.geometry import CloudGeometry
+from sinkdiv.geometry import CloudGeometry, whole
 from sinkdiv.geometry import cloud as cloud_geometry
 from sinkdiv.kernels import reference
-from sinkdiv.solvers import small
 from sinkdiv.solvers.anderson import DEPTH
 
 N, M, TILE = 90, 70, 700
@@ -22,7 +21,7 @@ def small_tiles(request, monkeypatch):
         request.getfixturevalue("without_native")
     monkeypatch.setattr(reference, "TILE_ENTRIES", TILE)
     monkeypatch.setattr(cloud_geometry, "KEPT_ENTRIES", TILE)
-    monkeypatch.setattr(small, "ENTRIES", TILE)
+    monkeypatch.setattr(whole, "ENTRIES", TILE)
 
 
 def use_everything(x, y, a, b, **options):
@@ -63,8 +62,8 @@ def test_passes_of_derivatives_hold_one_tile_at_a_time(small_tiles, name, d):
     with Largest() as largest:
         geometry.weighted_marginals(u, h, eps, u, h)
         geometry.tangent_marginals(u, h, eps, x, y)
+        geometry.weighted_gradients(u, h, eps, u, h, (True, True))
         for side in (0, 1):
-            geometry.weighted_gradient(u, h, eps, u, h, side)
             geometry.gradient_tangent(u, h, eps, u, h, x, y, side)
     # A product of points may carry their squares along, in two more columns.
     assert largest.entries <= max(TILE, N * (d + 2))

@@ -234,7 +234,7 @@ def test_uniform_clouds_approach_the_optimal_assignment(route, name):
     exact = C[linear_sum_assignment(C)].sum() / n
     w = torch.full((n,), 1 / n, dtype=torch.float64)
     for eps in (0.1, 0.02):
-        t = sinkdiv.solve(x, y, eps=eps, cost=name, tol=1e-7, max_passes=100_000)
+        t = sinkdiv.solve(x, y, eps=eps, cost=name, tol=1e-7, solver=sinkdiv.Auto(max_passes=100_000))
         assert_between_exact_transport_and_its_entropy(t, exact, eps, w, w)
 
 
@@ -246,7 +246,7 @@ def test_weighted_clouds_approach_the_linear_programme(route, name):
     rows, columns = np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))
     result = linprog(C.ravel(), A_eq=np.vstack([rows, columns]), b_eq=np.concatenate([array(a), array(b)]))
     for eps in (0.1, 0.02):
-        t = sinkdiv.solve(x, y, a, b, eps=eps, cost=name, tol=1e-7, max_passes=100_000)
+        t = sinkdiv.solve(x, y, a, b, eps=eps, cost=name, tol=1e-7, solver=sinkdiv.Auto(max_passes=100_000))
         assert_between_exact_transport_and_its_entropy(t, result.fun, eps, a, b)
 
 
@@ -255,7 +255,7 @@ def test_points_on_a_line_approach_the_sorted_coupling(route, name):
     x, y = cloud(14, 15, 1), cloud(15, 15, 1) + 0.5
     exact = float((x.sort(0).values - y.sort(0).values).abs().pow(EXPONENT[name]).mean())
     w = torch.full((15,), 1 / 15, dtype=torch.float64)
-    t = sinkdiv.solve(x, y, eps=0.02, cost=name, tol=1e-7, max_passes=100_000)
+    t = sinkdiv.solve(x, y, eps=0.02, cost=name, tol=1e-7, solver=sinkdiv.Auto(max_passes=100_000))
     assert_between_exact_transport_and_its_entropy(t, exact, 0.02, w, w)
 
 
@@ -310,7 +310,7 @@ def test_unbalanced_plan_is_optimal_and_the_value_is_its_primal_value(route, nam
 
 
 def test_reach_is_a_length_like_blur():
-    """ρ = p·reachᵖ and ε = p·blurᵖ for the cost |x−y|ᵖ (mathematics, §1)."""
+    """ρ = p·reachᵖ and ε = p·blurᵖ for the cost |x−y|ᵖ (mathematics, §1.4 and §1.5)."""
     x, y, a, b = cloud(18, 7), cloud(19, 8), weights(18, 7, mass=0.7), weights(19, 8)
     for name, p in EXPONENT.items():
         lengths = sinkdiv.transport_cost(x, y, a, b, blur=0.4, reach=(0.5, 0.9), cost=name, **tight())
@@ -325,7 +325,7 @@ def test_soft_marginals_become_hard_as_rho_grows(name):
     A marginal error of 1e-5 leaves one of second order in the values.
     """
     x, y, a, b = cloud(20, 9), cloud(21, 8) + 0.2, weights(20, 9), weights(21, 8)
-    options = {"eps": 0.2, "cost": name, "tol": 1e-5, "max_passes": 50_000}
+    options = {"eps": 0.2, "cost": name, "tol": 1e-5, "solver": sinkdiv.Auto(max_passes=50_000)}
     for function in (sinkdiv.transport_cost, sinkdiv.sinkhorn_divergence):
         balanced = float(function(x, y, a, b, **options))
         for rho in (20.0, 200.0):
@@ -335,7 +335,10 @@ def test_soft_marginals_become_hard_as_rho_grows(name):
 
 @pytest.mark.parametrize("name", COSTS)
 def test_unbalanced_divergence_from_its_potentials(route, name):
-    """S_ε = (ρ+ε/2)[<a, e^{−f_aa/ρ} − e^{−f_ab/ρ}> + <b, e^{−g_bb/ρ} − e^{−g_ab/ρ}>] for any masses (mathematics)."""
+    """S_ε = (ρ+ε/2)[<a, e^{−f_aa/ρ} − e^{−f_ab/ρ}> + <b, e^{−g_bb/ρ} − e^{−g_ab/ρ}>] for any masses.
+
+    Source: mathematics, §1.5.
+    """
     x, y, a, b = cloud(22, 9), cloud(23, 8) + 0.4, weights(22, 9, mass=0.6), weights(23, 8, mass=1.9)
     eps, rho = 0.15, 0.8
     d = sinkdiv.solve_divergence(x, y, a, b, eps=eps, rho=rho, cost=name, **tight())

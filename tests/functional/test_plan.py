@@ -86,7 +86,7 @@ def test_barycentric_map_is_the_mean_of_where_mass_goes(dtype, route, batch, rho
 
 
 def test_barycentric_map_of_the_self_problem_of_a_translated_cloud(route):
-    """Squared cost: T_ab(x_i) for α → α+τ is T_aa(x_i) + τ (mathematics, oracle 2 with §2)."""
+    """Squared cost: T_ab(x_i) for α → α+τ is T_aa(x_i) + τ (mathematics, oracle 2 and §2.1)."""
     x, a, tau = cloud(96, 10), weights(96, 10), torch.tensor([1.0, -2.0], dtype=torch.float64)
     moved = sinkdiv.solve(x, x + tau, a, a.clone(), eps=0.2, **tight()).barycentric_map()
     still = sinkdiv.solve(x, x, a, a, eps=0.2, **tight()).barycentric_map()

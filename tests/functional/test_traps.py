@@ -1,4 +1,4 @@
-"""The traps that other libraries fell into (mathematics, §5, last paragraph), and the manners of a guest."""
+"""The traps that other libraries fell into (mathematics, §5, traps), and the manners of a guest."""
 
 import threading
 
@@ -224,7 +224,7 @@ def test_grad_mode_is_left_as_it_was(function, enabled):
             function(x, y * float("nan"), eps=0.2)
         assert torch.is_grad_enabled() == enabled
         with pytest.raises(RuntimeError, match="stop"):
-            function(x, y, eps=0.2, callback=fail)
+            function(x, y, eps=0.2, solver=sinkdiv.Auto(callback=fail))
         assert torch.is_grad_enabled() == enabled
 
 

@@ -1,4 +1,4 @@
-"""Intervals for ε = 0 contain what linear programmes, sorting and closed forms say, at any ε, tolerance and dtype."""
+"""Intervals for ε = 0 contain what linear programmes, sorting and closed forms say (mathematics, §4.2)."""
 
 import math
 import warnings
@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment, linprog, minimize
 
 import sinkdiv
 from problems import array, cloud, costs, direction, primal, tight, weights
-from sinkdiv.certificate import unregularised_bounds
+from sinkdiv.certificates import unregularised_bounds
 from sinkdiv.costs import find_cost
 from sinkdiv.geometry import CloudGeometry
 from sinkdiv.solvers import Problem
@@ -62,7 +62,7 @@ def test_contains_the_linear_programme(dtype, route, cost, eps):
     """At any tolerance, also where the solve stopped early."""
     for seed, (tol, max_passes) in enumerate([(1e-1, 2000), (1e-3, 2000), (1e-4, 20)]):
         x, y, a, b = problem(80 + seed, dtype)
-        t = quietly(sinkdiv.solve, x, y, a, b, eps=eps, cost=cost, tol=tol, max_passes=max_passes)
+        t = quietly(sinkdiv.solve, x, y, a, b, eps=eps, cost=cost, tol=tol, solver=sinkdiv.Auto(max_passes=max_passes))
         # The programme has its own 1e-9, and masses of float32 weights agree to 1e-7 only.
         assert_contains(
             t.unregularised_bounds,
@@ -103,7 +103,7 @@ def test_includes_the_rounding_of_float32_data(offset):
     spread = cloud(94, 12, dtype=torch.float32) * 100
     x, y = spread + offset, spread + 0.01 * cloud(95, 12, dtype=torch.float32) + offset
     exact = costs(x, y)[np.arange(12), np.arange(12)].mean()
-    t = quietly(sinkdiv.solve, x, y, eps=1e-3, max_passes=500)
+    t = quietly(sinkdiv.solve, x, y, eps=1e-3, solver=sinkdiv.Auto(max_passes=500))
     assert_contains(t.unregularised_bounds, exact)
 
 
@@ -199,7 +199,7 @@ def some_problem(rho=(math.inf, math.inf), eps=0.05):
     x, y = cloud(106, 7, batch=1), cloud(107, 6, batch=1)
     a, b = weights(106, 7, batch=1), weights(107, 6, batch=1)
     geometry = CloudGeometry(x, y, find_cost("sqeuclidean"))
-    return Problem(geometry, a, b, eps, rho), 0.2 * direction(108, (1, 6))
+    return Problem(geometry, a, b, (eps,) * len(a), rho), 0.2 * direction(108, (1, 6))
 
 
 def test_the_upper_end_is_the_cost_of_a_rounded_plan():
@@ -207,7 +207,7 @@ def test_the_upper_end_is_the_cost_of_a_rounded_plan():
     in NumPy."""
     problem, g = some_problem()
     C, a, b = costs(problem.geometry.x[0], problem.geometry.y[0]), array(problem.a[0]), array(problem.b[0])
-    P = b * np.exp((array(g[0]) - C) / problem.eps)
+    P = b * np.exp((array(g[0]) - C) / problem.eps[0])
     P *= (a / P.sum(1))[:, None]
     P *= np.minimum(b / P.sum(0), 1)
     rows, columns = a - P.sum(1), b - P.sum(0)

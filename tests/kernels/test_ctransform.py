@@ -17,14 +17,14 @@ SHAPES = [(1, 1, 1, 1), (1, 1, 7, 3), (2, 7, 1, 2), (2, 13, 16, 4), (1, 49, 17, 
 
 @pytest.fixture(params=["reference", "tiles", *INSTRUCTION_SETS])
 def kernels(request, monkeypatch):
-    """The classes (Pairs, MatrixPairs): the specification, whole and in small tiles, and every instruction set."""
+    """(PointReductions, MatrixReductions) of the specification, whole and in tiles, and of every instruction set."""
     if request.param not in INSTRUCTION_SETS:
         monkeypatch.setattr(reference, "TILE_ENTRIES", 64 if request.param == "tiles" else reference.TILE_ENTRIES)
-        yield reference.Pairs, reference.MatrixPairs
+        yield reference.PointReductions, reference.MatrixReductions
         return
     before = native.instruction_set()
     native._native.use_instruction_set(request.param)
-    yield native.Pairs, native.MatrixPairs
+    yield native.PointReductions, native.MatrixReductions
     native._native.use_instruction_set(before)
 
 

@@ -37,9 +37,9 @@ from kernel_checks import (
 )
 from problems import EXPONENT, cloud, weights
 from sinkdiv import kernels
-from sinkdiv.commands import run
+from sinkdiv.cli.app import run
 from sinkdiv.costs import find_cost
-from sinkdiv.geometry import CloudGeometry
+from sinkdiv.geometry import CloudGeometry, whole
 from sinkdiv.kernels import native, reference
 from sinkdiv.solvers import Limits, Problem, Start, small, solve
 from small_problems import KINDS, Kind, assert_same_solution, transport_problem
@@ -136,9 +136,9 @@ def nasty(function):
 @nasty
 @given(shape=SHAPES)
 def test_reductions_over_points(instruction_set, dtype, name, shape):
-    """Every operation of `Pairs` is the reference's, in every shape, at every ε."""
+    """Every operation of `PointReductions` is the reference's, in every shape, at every ε."""
     case = make(shape, dtype, EXPONENT[name], NATIVE)
-    pairs = native.Pairs(case.x, case.y, find_cost(name))
+    pairs = native.PointReductions(case.x, case.y, find_cost(name))
     check_all(pairs, case, dtype)
     check_gradient(pairs, case, EXPONENT[name], dtype)
     check_derivatives(pairs, case, EXPONENT[name], dtype)
@@ -155,16 +155,16 @@ def test_tangents_with_points_at_rest(instruction_set, dtype, name, d, rest):
     along = Directions.of(case, dtype)
     for moves in rest:
         getattr(along, moves)[1] = 0
-    check_tangents(native.Pairs(case.x, case.y, find_cost(name)), case, EXPONENT[name], dtype, along)
+    check_tangents(native.PointReductions(case.x, case.y, find_cost(name)), case, EXPONENT[name], dtype, along)
 
 
 @settings(max_examples=6)
 @nasty
 @given(shape=SHAPES)
 def test_reductions_over_a_matrix(instruction_set, dtype, shape):
-    """Every operation of `MatrixPairs`, and costs are those given."""
+    """Every operation of `MatrixReductions`, and costs are those given."""
     case = make(shape, dtype, 2, NATIVE, matrix=True)
-    pairs = native.MatrixPairs(case.C.to(dtype))
+    pairs = native.MatrixReductions(case.C.to(dtype))
     check_all(pairs, case, dtype)
     assert torch.equal(pairs.costs().double(), case.C)
 
@@ -183,7 +183,7 @@ def test_points_far_from_the_origin(instruction_set, dtype, name, offset, shape)
     center = y.double().mean(1, keepdim=True)
     eps, h = case.eps.double(), case.h.double()
     lost = lost_units(x.double() - center, y.double() - center, C, eps, EXPONENT[name], centred=True)
-    expected = reference.MatrixPairs(C).softmin(h, eps)
+    expected = reference.MatrixReductions(C).softmin(h, eps)
     units = 1 + torch.where(h.isinf(), 0.0, h.abs())[:, None] + (C + lost) / eps[:, :, None]
     mean = torch.softmax(h[:, None] - C / eps[:, :, None], -1)
     bound = eps * (mean * units).sum(-1) + expected.abs()
@@ -201,10 +201,10 @@ def test_near_points_in_high_dimension(instruction_set, dtype, d, eps):
     h = torch.full((1, 20), -math.log(20), dtype=dtype)
     C = exact_costs(x, y, 2)
     units = 1 + math.log(20) + (C + lost_units(x, y, C, eps, 2)) / eps.double()
-    expected = reference.MatrixPairs(C).softmin(h.double(), eps.double())
+    expected = reference.MatrixReductions(C).softmin(h.double(), eps.double())
     mean = torch.softmax(h.double()[:, None] - C / eps.double(), -1)
     bound = eps.double() * (mean * units).sum(-1) + expected.abs()
-    check("softmin", native.Pairs(x, y, find_cost("sqeuclidean")).softmin(h, eps), expected, bound, dtype)
+    check("softmin", native.PointReductions(x, y, find_cost("sqeuclidean")).softmin(h, eps), expected, bound, dtype)
 
 
 # Long sums.
@@ -222,17 +222,17 @@ def test_long_sums_keep_their_digits(instruction_set, dtype, d, equal):
     eps = torch.tensor([[0.1]], dtype=dtype)
     C = exact_costs(x, y, 2)
     lost = lost_units(x, y, C, eps, 2)
-    expected = reference.MatrixPairs(C).softmin(h.double(), eps.double())
+    expected = reference.MatrixReductions(C).softmin(h.double(), eps.double())
     mean = torch.softmax(h.double()[:, None] - C / eps.double(), -1)
     bound = eps.double() * (mean * (1 + h.double().abs()[:, None] + (C + lost) / eps.double())).sum(-1)
-    check("softmin", native.Pairs(x, y, find_cost("sqeuclidean")).softmin(h, eps), expected, bound, dtype)
+    check("softmin", native.PointReductions(x, y, find_cost("sqeuclidean")).softmin(h, eps), expected, bound, dtype)
 
 
 def test_exponential_is_rounded_well(instruction_set, dtype):
     """Exponents within ±0.3, whose own rounding is below a unit: up to 2 units were seen in float32, 1 in float64."""
     h = torch.linspace(-0.3, 0.3, 20_001, dtype=dtype)[None]
     u, eps = torch.zeros(1, 1, dtype=dtype), torch.ones(1, 1, dtype=dtype)
-    _, entries = native.MatrixPairs(torch.zeros(1, 1, 20_001, dtype=dtype)).marginals(u, h, eps)
+    _, entries = native.MatrixReductions(torch.zeros(1, 1, 20_001, dtype=dtype)).marginals(u, h, eps)
     expected = h.double().exp()
     assert float(((entries.double() - expected).abs() / expected).max()) <= 2.5 * torch.finfo(dtype).eps
 
@@ -245,7 +245,7 @@ def test_plan_entries_below_the_range_are_exact_zeros(instruction_set, dtype):
     C = torch.linspace(0, 4 * -math.log(torch.finfo(dtype).tiny), 4001, dtype=dtype)[None, None]
     u, h, eps = torch.zeros(1, 1, dtype=dtype), torch.zeros(1, 4001, dtype=dtype), torch.ones(1, 1, dtype=dtype)
     tiny = torch.finfo(dtype).tiny
-    pairs = native.MatrixPairs(C)
+    pairs = native.MatrixReductions(C)
     _, columns = pairs.marginals(u, h, eps)
     identity = pairs.plan_product(u, h, eps, torch.eye(4001, dtype=dtype)[None, :, ::100])[0, 0]
     for entries, cost in (
@@ -270,7 +270,7 @@ def test_zero_weights_carry_no_mass(instruction_set, dtype, m, d):
         y[:, ::2], b[:, ::2] = x[:, :1], 0.0
     empty = b[0] == 0
     h, eps = b.log() + 50 * (b == 0), torch.full((1, 1), 0.05, dtype=dtype)
-    pairs = native.Pairs(x, y, find_cost("sqeuclidean"))
+    pairs = native.PointReductions(x, y, find_cost("sqeuclidean"))
     u = pairs.softmin(h, eps) / eps
     rows, columns = pairs.marginals(u, h, eps)
     assert (columns[0, empty] == 0).all()
@@ -279,7 +279,7 @@ def test_zero_weights_carry_no_mass(instruction_set, dtype, m, d):
     v = torch.zeros(1, m, 2, dtype=dtype)
     v[0, empty] = 1e10
     assert (pairs.plan_product(u, h, eps, v) == 0).all()
-    seen = native.Pairs(x, y[:, ~empty], find_cost("sqeuclidean")).softmin(h[:, ~empty], eps)
+    seen = native.PointReductions(x, y[:, ~empty], find_cost("sqeuclidean")).softmin(h[:, ~empty], eps)
     torch.testing.assert_close(pairs.softmin(h, eps), seen, rtol=0, atol=20 * torch.finfo(dtype).eps)
     without = torch.full_like(u, -torch.inf)
     assert all((mass == 0).all() for mass in pairs.marginals(without, h, eps))
@@ -296,7 +296,7 @@ def native_solve(problem, limits, start=None):
 def python_solve(problem, limits, start=None):
     """The same algorithm in Python, on native passes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(small, "ENTRIES", 0)
+        patch.setattr(whole, "ENTRIES", 0)
         return solve([problem], limits, [start], [False])[0]
 
 
@@ -346,6 +346,37 @@ def test_small_solver_on_every_instruction_set(instruction_set, dtype):
         torch.testing.assert_close(solution.value.double(), exact.value, rtol=0, atol=atol)
 
 
+def solve_natively(problem, eps, which=slice(None)):
+    """The results, passes, errors and gradients that `native.solve_small` finds for some problems of a batch."""
+    x, y, a, b = (t[which].contiguous() for t in (problem.geometry.x, problem.geometry.y, problem.a, problem.b))
+    pairs = native.PointReductions(x, x if problem.symmetric else y, problem.geometry.cost)
+    batch, n, m = len(x), x.shape[1], y.shape[1]
+    results = torch.empty(batch, 3 + 2 * (n if problem.symmetric else n + m), dtype=x.dtype)
+    passes, errors = torch.empty(batch, dtype=torch.int64), torch.full((batch, 20), -1.0)
+    gradient, eps = torch.empty_like(x), eps[which].contiguous()
+    outputs = results, passes, errors
+    made = native.small_batch(pairs, eps, problem.rho, problem.symmetric, (a, b), None, outputs, gradient)
+    native.solve_small([made], x.dtype, 1e-6, 2000)
+    return results, passes, errors, gradient
+
+
+@needs_native
+@pytest.mark.parametrize("form", ["points", "symmetric"])
+@pytest.mark.parametrize("rho", [(math.inf, math.inf), (0.3, 0.3)])
+@pytest.mark.parametrize("d", [2, 20])
+def test_small_solver_with_an_eps_for_each_problem(dtype, form, rho, d):
+    """A batch with different ε is solved as its problems are, one by one: bit for bit, for nothing is shared. The
+    problems differ in how their costs are formed, too."""
+    problem = transport_problem(Kind(batch=4, n=33, m=20, d=d, rho=rho, form=form, empty=True), dtype)
+    eps = torch.tensor([0.01, 0.1, 0.03, 30.0], dtype=torch.float64)
+    together = solve_natively(problem, eps)
+    assert len(set(together[1].tolist())) > 1, "the problems must differ"
+    for b in range(4):
+        alone = solve_natively(problem, eps, slice(b, b + 1))
+        for one, other in zip(together, alone, strict=True):  # errors are NaN above the target ε
+            assert torch.equal(one[b : b + 1].nan_to_num(-2), other.nan_to_num(-2))
+
+
 @needs_native
 @pytest.mark.parametrize("d", [1, 3, 12, 13, 40])
 @pytest.mark.parametrize("form", ["points", "symmetric"])
@@ -382,7 +413,7 @@ def test_no_error_is_made_up_where_all_mass_underflows(dtype, offset):
     """Marginals so soft and far apart that all mass underflows: what is left of it is measured relative to itself."""
     x, y = cloud(804, 20, dtype=dtype, batch=2), cloud(805, 30, dtype=dtype, batch=2) + offset
     a, b = torch.full((2, 20), 1 / 20, dtype=dtype), torch.full((2, 30), 1 / 30, dtype=dtype)
-    problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, b, 1e-3, (1e-3, 1e-3))
+    problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, b, (1e-3,) * len(a), (1e-3, 1e-3))
     junk = [torch.full((2, size), -0.5, dtype=dtype) for size in (1, 20, 30) for _ in range(100)]
     del junk  # memory that is not initialised would now look like numbers
     ours, theirs = (solver(problem, Limits(1e-3, 200)) for solver in (native_solve, python_solve))
@@ -411,7 +442,7 @@ def test_starts(solver, dtype, form, rho):
     warm = solver(problem, limits, Start(cold.g))
     assert int(warm.passes) <= 4 < int(cold.passes)
     generator = torch.Generator().manual_seed(0)
-    g = 1e3 * problem.eps * torch.randn(problem.b.shape, generator=generator, dtype=torch.float64)
+    g = 1e3 * problem.eps[0] * torch.randn(problem.b.shape, generator=generator, dtype=torch.float64)
     lost = solver(problem, limits, Start(g.to(dtype)))
     assert all(solution.status == (sinkdiv.Status.CONVERGED,) for solution in (cold, warm, lost))
     # Where marginals are hard, the constant in nonsense of size 50 stays, and the value carries units of it.
@@ -427,7 +458,8 @@ def test_soft_marginals_of_samples_far_apart(dtype, eps, rho):
     in the potentials, are beyond the range of float32 until it is chosen."""
     x, y = cloud(806, 20, dtype=dtype)[None], cloud(807, 30, dtype=dtype)[None] + 3
     a, b = weights(806, 20, dtype=dtype)[None], weights(807, 30, dtype=dtype)[None]
-    problem, limits = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, b, eps, (rho, rho)), Limits(1e-3, 300)
+    geometry, limits = CloudGeometry(x, y, find_cost("sqeuclidean")), Limits(1e-3, 300)
+    problem = Problem(geometry, a, b, (eps,) * len(a), (rho, rho))
     ours, theirs = native_solve(problem, limits), python_solve(problem, limits)
     assert ours.status == theirs.status == (sinkdiv.Status.CONVERGED,)
     assert ours.passes.tolist() == theirs.passes.tolist()
@@ -469,7 +501,7 @@ def test_a_divergence_of_small_samples_is_one_native_call(monkeypatch):
 @pytest.mark.parametrize("d", [3, 30])
 def test_large_problems_run_native_passes(monkeypatch, dtype, d):
     """Pass by pass, and none by the reference."""
-    monkeypatch.setattr(small, "ENTRIES", 0)
+    monkeypatch.setattr(whole, "ENTRIES", 0)
     for name in ("softmin", "plan_product", "plan_gradient", "marginals"):
         monkeypatch.setattr(reference, name, None)
     calls, softmin = [], native._native.softmin
@@ -486,8 +518,8 @@ def test_without_the_extension_the_reference_serves(without_native, dtype):
     devices = dict(kernels.describe())
     assert devices["cpu"].endswith("the native extension was not built")
     x, y = cloud(814, 30, dtype=dtype).requires_grad_(), cloud(815, 20, dtype=dtype)
-    assert isinstance(kernels.of_points(x[None], y[None], find_cost("sqeuclidean")), reference.Pairs)
-    assert isinstance(kernels.of_matrix(torch.ones(1, 2, 3, dtype=dtype)), reference.MatrixPairs)
+    assert isinstance(kernels.of_points(x[None], y[None], find_cost("sqeuclidean")), reference.PointReductions)
+    assert isinstance(kernels.of_matrix(torch.ones(1, 2, 3, dtype=dtype)), reference.MatrixReductions)
     t = sinkdiv.solve(x, y, blur=0.3)
     assert t.converged
     lower, upper = t.bounds
@@ -516,6 +548,7 @@ def all_operations(pairs, u, h, eps, v, gradient=True):
     return [
         pairs.softmin(h, eps),
         pairs.plan_product(u, h, eps, v),
+        pairs.cost_product(u, h, eps, v),
         pairs.plan_cost(u, h, eps),
         pairs.plan_matrix(u, h, eps),
         *pairs.marginals(u, h, eps),
@@ -535,8 +568,8 @@ def test_tensors_of_any_strides_are_read_and_none_is_written(dtype):
     h, u = cloud(822, 40, 2, dtype=dtype).T, cloud(823, 1, 30, dtype=dtype).expand(2, 30)
     v, eps = cloud(824, 5, 40, dtype=dtype, batch=2).mT, torch.tensor(0.7, dtype=dtype).expand(2, 1)
     for make_pairs, sources in (
-        (lambda x, y: native.Pairs(x, y, find_cost("sqeuclidean")), (x, y)),
-        (native.MatrixPairs, (cloud(825, 80, 30, dtype=dtype, batch=2).mT[:, :, ::2],)),
+        (lambda x, y: native.PointReductions(x, y, find_cost("sqeuclidean")), (x, y)),
+        (native.MatrixReductions, (cloud(825, 80, 30, dtype=dtype, batch=2).mT[:, :, ::2],)),
     ):
         given = (*sources, u, h, eps, v)
         assert not any(tensor.is_contiguous() for tensor in given)
@@ -557,7 +590,7 @@ def test_rows_do_not_depend_on_the_number_of_threads(threads, dtype, d):
     results, columns = [], []
     for count in (1, 3):
         threads(count)
-        pairs = native.Pairs(x, y, find_cost("sqeuclidean"))
+        pairs = native.PointReductions(x, y, find_cost("sqeuclidean"))
         u = -pairs.softmin(h, eps)
         sums = (
             pairs.marginals(u, h, eps),
@@ -598,7 +631,7 @@ def test_other_python_threads_go_on_meanwhile():
             counted[0] += 1
 
     x = cloud(828, 20_000, 3, dtype=torch.float32)[None]
-    pairs = native.Pairs(x, x, find_cost("sqeuclidean"))
+    pairs = native.PointReductions(x, x, find_cost("sqeuclidean"))
     h, eps = torch.zeros(1, 20_000), torch.full((1, 1), 0.1)
     thread = threading.Thread(target=count)
     thread.start()
@@ -618,7 +651,7 @@ def test_calls_from_several_python_threads_do_not_meet():
     """Nothing is shared between two calls."""
     x, y = cloud(829, 300, 3, dtype=torch.float32)[None], cloud(830, 600, 3, dtype=torch.float32)[None]
     h, eps = torch.zeros(1, 600), torch.full((1, 1), 0.1)
-    pairs = native.Pairs(x, y, find_cost("sqeuclidean"))
+    pairs = native.PointReductions(x, y, find_cost("sqeuclidean"))
     expected, results = pairs.softmin(h, eps), []
     workers = [
         threading.Thread(target=lambda: results.extend(pairs.softmin(h, eps) for _ in range(20))) for _ in range(3)
@@ -658,14 +691,15 @@ def measure(work):
         print("finished")
 
 x = torch.rand(1, 200_000, 3)
-pairs = native.Pairs(x, x, find_cost("sqeuclidean"))
+pairs = native.PointReductions(x, x, find_cost("sqeuclidean"))
 measure(lambda: pairs.softmin(torch.zeros(1, 200_000), torch.full((1, 1), 0.1)))
 
 x, y, a = torch.rand(4, 500, 3), torch.rand(4, 500, 3), torch.full((4, 500), 1 / 500)
-problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, a, 0.01, (float("inf"),) * 2)
+problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, a, (0.01,) * len(a), (float("inf"),) * 2)
 measure(lambda: solve([problem], Limits(1e-30, 10**6), [None], [False]))
 same = CloudGeometry(x, x, find_cost("sqeuclidean"))
-measure(lambda: solve([Problem(same, a, a, 0.01, problem.rho)], Limits(1e-30, 10**6), [None], [False]))
+one = Problem(same, a, a, problem.eps, problem.rho)
+measure(lambda: solve([one], Limits(1e-30, 10**6), [None], [False]))
 """
 
 
@@ -688,7 +722,7 @@ def test_a_forked_child_computes_as_its_parent(threads):
     """Data loaders fork: no thread or lock of the parent is missed in the child."""
     threads(3)
     x, y = cloud(831, 300, 3, dtype=torch.float32), cloud(832, 400, 3, dtype=torch.float32)
-    pairs = native.Pairs(x[None], y[None], find_cost("sqeuclidean"))
+    pairs = native.PointReductions(x[None], y[None], find_cost("sqeuclidean"))
     problem = transport_problem(Kind(batch=3, n=90, m=64, eps=0.05))
     threads(1)  # PyTorch's own pool does not survive a fork; the pairs above keep their three threads
     h, eps = torch.zeros(1, 400), torch.full((1, 1), 0.1)

@@ -1,6 +1,8 @@
 """The passes behind second derivatives: the specification against autograd and finite differences in float64, and a
 geometry's sides against each other. The tiles are so small that every problem needs several."""
 
+import math
+
 import pytest
 import torch
 
@@ -56,7 +58,7 @@ def test_weighted_plan_and_its_sums_are_those_of_the_dense_product(name, d):
     i = Inputs(d)
     C = dense(i.x, i.y, name)
     expected = i.weighted(C)
-    for pairs in (reference.Pairs(i.x, i.y, find_cost(name)), reference.MatrixPairs(C)):
+    for pairs in (reference.PointReductions(i.x, i.y, find_cost(name)), reference.MatrixReductions(C)):
         torch.testing.assert_close(pairs.weighted_plan(i.u, i.h, i.eps, i.s, i.t), expected, **ROUNDING)
         rows, columns = pairs.weighted_marginals(i.u, i.h, i.eps, i.s, i.t)
         torch.testing.assert_close(rows, expected.sum(2), **ROUNDING)
@@ -74,10 +76,42 @@ def test_forbidden_pairs_have_no_weight(native, request):
     C[:, ::2, ::3] = torch.inf
     expected = torch.where(C.isinf(), 0.0, allowed)
     geometry = MatrixGeometry(C)
-    torch.testing.assert_close(geometry.pairs(0).weighted_plan(i.u, i.h, i.eps, i.s, i.t), expected, **ROUNDING)
+    torch.testing.assert_close(geometry.reductions(0).weighted_plan(i.u, i.h, i.eps, i.s, i.t), expected, **ROUNDING)
     rows, columns = geometry.weighted_marginals(i.u, i.h, i.eps, i.s, i.t)
     torch.testing.assert_close(rows, expected.sum(2), **ROUNDING)
     torch.testing.assert_close(columns, expected.sum(1), **ROUNDING)
+
+
+@costs
+@dimensions
+@pytest.mark.parametrize("eps", [0.5, math.inf])
+def test_products_with_costs_are_dense_ones(name, d, eps):
+    """(P∘C) v and <P, C>, also with ε = ∞, where P_ij = exp(u_i + h_j)."""
+    i = Inputs(d)
+    i.eps[0] = eps
+    C, v = dense(i.x, i.y, name), direction(911, (B, M, 3))
+    costs = i.plan(C) * C
+    for pairs in (reference.PointReductions(i.x, i.y, find_cost(name)), reference.MatrixReductions(C)):
+        torch.testing.assert_close(pairs.cost_product(i.u, i.h, i.eps, v), costs @ v, **ROUNDING)
+        torch.testing.assert_close(pairs.plan_cost(i.u, i.h, i.eps), costs.sum((1, 2)), **ROUNDING)
+
+
+def test_products_with_costs_that_are_forbidden():
+    """0·∞ = 0 in a plan that avoids forbidden pairs. With ε = ∞ a plan avoids none, and its mass there costs ∞."""
+    i = Inputs(1)
+    C, v = dense(i.x, i.y, "sqeuclidean"), direction(912, (B, M, 3)).abs()
+    allowed = i.plan(C) * C
+    C[:, ::2, ::3] = torch.inf
+    costs = torch.where(C.isinf(), 0.0, allowed)
+    pairs = reference.MatrixReductions(C)
+    torch.testing.assert_close(pairs.cost_product(i.u, i.h, i.eps, v), costs @ v, **ROUNDING)
+    torch.testing.assert_close(pairs.plan_cost(i.u, i.h, i.eps), costs.sum((1, 2)), **ROUNDING)
+    infinite = torch.full_like(i.eps, math.inf)
+    assert torch.equal(pairs.cost_product(i.u, i.h, infinite, v).isinf().any(-1), C.isinf().any(-1))
+    assert pairs.plan_cost(i.u, i.h, infinite).isposinf().all()
+    i.h[:, ::3] = -math.inf
+    expected = ((i.u[:, :, None] + i.h[:, None]).exp() * torch.where(C.isinf(), 0.0, C)).sum((1, 2))
+    torch.testing.assert_close(pairs.plan_cost(i.u, i.h, infinite), expected, **ROUNDING)
 
 
 @costs
@@ -87,7 +121,7 @@ def test_weighted_gradient_is_that_of_autograd(name, d):
     x = i.x.clone().requires_grad_()
     C = dense(x, i.y, name)
     (expected,) = torch.autograd.grad((i.weighted(C).detach() * C).sum(), x)
-    pairs = reference.Pairs(i.x, i.y, find_cost(name))
+    pairs = reference.PointReductions(i.x, i.y, find_cost(name))
     actual = pairs.weighted_gradient(i.u, i.h, i.eps, i.s, i.t)
     torch.testing.assert_close(actual, expected, **ROUNDING)
 
@@ -98,7 +132,7 @@ def test_tangent_marginals_are_those_of_autograd(name, d):
     i = Inputs(d)
     C, tangent = torch.autograd.functional.jvp(lambda x, y: dense(x, y, name), (i.x, i.y), (i.dx, i.dy))
     terms = i.plan(C) * tangent
-    rows, columns = reference.Pairs(i.x, i.y, find_cost(name)).tangent_marginals(i.u, i.h, i.eps, i.dx, i.dy)
+    rows, columns = reference.PointReductions(i.x, i.y, find_cost(name)).tangent_marginals(i.u, i.h, i.eps, i.dx, i.dy)
     torch.testing.assert_close(rows, terms.sum(2), **ROUNDING)
     torch.testing.assert_close(columns, terms.sum(1), **ROUNDING)
 
@@ -112,9 +146,11 @@ def test_gradient_tangent_is_the_derivative_of_the_gradient(name, d):
 
     def gradient(step):
         x, y, u, h = i.moved(step)
-        return (weights * reference.Pairs(x, y, find_cost(name)).plan_gradient(u, h, i.eps)).sum()
+        return (weights * reference.PointReductions(x, y, find_cost(name)).plan_gradient(u, h, i.eps)).sum()
 
-    actual = reference.Pairs(i.x, i.y, find_cost(name)).gradient_tangent(i.u, i.h, i.eps, i.s, i.t, i.dx, i.dy)
+    actual = reference.PointReductions(i.x, i.y, find_cost(name)).gradient_tangent(
+        i.u, i.h, i.eps, i.s, i.t, i.dx, i.dy
+    )
     assert float((weights * actual).sum()) == pytest.approx(slope(gradient), rel=1e-7)
 
 
@@ -134,6 +170,9 @@ def test_coincident_points_of_the_distance_do_not_move_each_other(native, d, req
     assert (pairs.gradient_tangent(*own, i.s[:, :1], i.t[:, :1], *moves) == 0).all()
 
 
+BOTH = (True, True)
+
+
 @costs
 @dimensions
 def test_sides_of_a_geometry(route, name, d):
@@ -143,7 +182,8 @@ def test_sides_of_a_geometry(route, name, d):
     geometry, transposed = CloudGeometry(i.x, i.y, cost), CloudGeometry(i.y, i.x, cost)
     plan, turned = (i.u, i.h, i.eps), (i.h, i.u, i.eps)
     for one, other in (
-        (geometry.weighted_gradient(*plan, i.s, i.t, 1), transposed.weighted_gradient(*turned, i.t, i.s, 0)),
+        *zip(geometry.weighted_gradients(*plan, i.s, i.t, BOTH),
+             reversed(transposed.weighted_gradients(*turned, i.t, i.s, BOTH)), strict=True),
         (geometry.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy, 1),
          transposed.gradient_tangent(*turned, i.t, i.s, i.dy, i.dx, 0)),
         *zip(geometry.tangent_marginals(*plan, i.dx, i.dy),
@@ -152,9 +192,9 @@ def test_sides_of_a_geometry(route, name, d):
              reversed(transposed.weighted_marginals(*turned, i.t, i.s)), strict=True),
     ):  # fmt: skip
         torch.testing.assert_close(one, other, **ROUNDING)
-    expected = reference.Pairs(i.x, i.y, cost)
+    expected = reference.PointReductions(i.x, i.y, cost)
     for one, other in (
-        (geometry.weighted_gradient(*plan, i.s, i.t, 0), expected.weighted_gradient(*plan, i.s, i.t)),
+        (geometry.weighted_gradients(*plan, i.s, i.t, BOTH)[0], expected.weighted_gradient(*plan, i.s, i.t)),
         (geometry.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy, 0),
          expected.gradient_tangent(*plan, i.s, i.t, i.dx, i.dy)),
     ):  # fmt: skip

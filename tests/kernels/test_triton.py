@@ -34,15 +34,15 @@ from kernel_checks import (
     exact_costs,
     make,
     softmin_bound,
+    with_infinite_eps,
     with_unit_masses,
 )
 from sinkdiv.costs import power
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from sinkdiv.kernels.triton import launching, operands
-from sinkdiv.kernels.triton import pairs as operations
-from sinkdiv.kernels.triton.pairs import MatrixPairs, Pairs
+from sinkdiv.kernels.triton import launching, operands, reductions
+from sinkdiv.kernels.triton.reductions import MatrixReductions, PointReductions
 from sinkdiv.kernels.triton.tiles import Form
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -130,7 +130,7 @@ class Trial:
 
     def make(self):
         case = make(self.shape, self.dtype, self.p, ARITHMETIC[self.precision], device=DEVICE)
-        return case, Pairs(case.x, case.y, power(self.p), precision=self.precision)
+        return case, PointReductions(case.x, case.y, power(self.p), precision=self.precision)
 
 
 # Sizes are around those of tiles: 32 rows and 128 columns where few coordinates are subtracted, 128 rows and 64 columns
@@ -223,7 +223,7 @@ def check_near(pairs, case, near, dtype):
     expected = case.exact.softmin(h, eps)
     used = (near.double() - expected).abs() < 100 * eps
     bound = softmin_bound(case, case.h, expected) + torch.where(used, near.double().abs(), 0.0)
-    check("softmin_near", pairs.softmin_near(case.h, near, case.eps), expected, bound, dtype)
+    check("softmin near", pairs.softmin(case.h, case.eps, near), expected, bound, dtype)
 
 
 #: Distances from the answer, in ε: within and beyond what sums between 2⁻⁶⁰ and 2¹⁰⁰ allow.
@@ -271,7 +271,7 @@ SELF = [
 @pytest.mark.parametrize("trial", SELF, ids=str)
 def test_softmins_between_points_and_themselves(parts, monkeypatch, trial):
     """Near the potentials of a symmetric problem half the exponentials are enough; other guesses do no harm."""
-    monkeypatch.setattr(operations, "SYMMETRIC_POINTS", 1)
+    monkeypatch.setattr(reductions, "SYMMETRIC_POINTS", 1)
     case = make(trial.shape, trial.dtype, trial.p, ARITHMETIC[trial.precision], device=DEVICE)
     C = case.arithmetic.costs(case.x, case.x, trial.p)
     log_a = case.a.log().clamp(min=-20.0)
@@ -280,7 +280,7 @@ def test_softmins_between_points_and_themselves(parts, monkeypatch, trial):
     for _ in range(20):
         f = case.exact.softmin(case.h.double(), eps)
         case = replace(case, h=(log_a + case.h) / 2 + (f / eps / 2).to(trial.dtype))
-    pairs = Pairs(case.x, case.x, power(trial.p))
+    pairs = PointReductions(case.x, case.x, power(trial.p))
     # Factors of the sums' terms that are too small or too large for float32, though the terms are neither.
     for constant in (-44.0, 44.0, -90.0, 90.0):
         shifted = replace(case, h=case.h + constant)
@@ -318,7 +318,7 @@ def costs_by_strides(case, layout):
 def test_reductions_over_a_matrix(parts, dtype, layout, shape):
     """Of any strides; costs are those given, and swapped pairs are those of its transpose."""
     case = make(shape, dtype, 2, ARITHMETIC["high"], device=DEVICE, matrix=True)
-    pairs = MatrixPairs(costs_by_strides(case, layout))
+    pairs = MatrixReductions(costs_by_strides(case, layout))
     check_sums(pairs, case, dtype, WIDTHS)
     check_matrices(pairs, case, dtype)
     check_near(pairs, case, case.exact.softmin(*case.wide("h", "eps")).to(dtype), dtype)
@@ -334,12 +334,19 @@ def test_forbidden_pairs_have_no_mass(parts, dtype, shape):
     forbidden = torch.rand(case.C.shape, generator=generator) < 0.4
     forbidden[:, 2], forbidden[:, :, 3] = True, True
     case = with_unit_masses(replace(case, forbidden=forbidden.to(DEVICE)))
-    pairs = MatrixPairs(case.exact.costs().to(dtype))
+    pairs = MatrixReductions(case.exact.costs().to(dtype))
     check_sums(pairs, case, dtype, (1,))
     check_matrices(pairs, case, dtype)
     for near in (case.exact.softmin(*case.wide("h", "eps")), torch.full_like(case.u.double(), 1e30)):
         check_near(pairs, case, near.to(dtype), dtype)
     assert (pairs.softmin(case.h, case.eps)[:, 2] == 0).all()
+    # With ε = ∞ a plan puts mass on forbidden pairs, which costs ∞.
+    product = with_infinite_eps(case)
+    given = product.u, product.h, product.eps
+    costs = pairs.cost_product(*given, torch.ones_like(product.h)[:, :, None])[:, :, 0]
+    massive = (product.forbidden & (product.h > -math.inf)[:, None]).any(-1) & (product.u > -math.inf)
+    assert torch.equal(costs.isposinf(), massive)
+    assert torch.equal(pairs.plan_cost(*given).isposinf(), massive.any(-1))
     # A correction that puts mass on a forbidden pair costs ∞.
     ones = torch.ones_like(case.a), torch.ones_like(case.b)
     given = torch.ones_like(case.a), torch.ones_like(case.b), case.log_u, case.log_h, case.eps, *ones
@@ -379,7 +386,7 @@ def test_ctransforms_of_a_matrix(parts, dtype):
     """Forbidden pairs are never the least."""
     case = make(Shape(batch=2, n=33, m=129), dtype, 2, ARITHMETIC["high"], device=DEVICE, matrix=True)
     case = replace(case, forbidden=(torch.arange(129, device=DEVICE) % 4 == 1).expand(case.C.shape))
-    check_ctransform(MatrixPairs(case.exact.costs().to(dtype)), case, dtype)
+    check_ctransform(MatrixReductions(case.exact.costs().to(dtype)), case, dtype)
 
 
 # The problems of a batch may have different sizes.
@@ -403,13 +410,13 @@ def test_rows_and_columns_beyond_the_counts_are_passed_over(parts, trial):
     C = exact_costs(x, y, trial.p)
     lost = lost_units(x, y, C, case.eps, trial.p)
     case = with_unit_masses(replace(case, x=x, y=y, a=a, b=b, h=b.log() + case.log_h, C=C, lost=lost))
-    pairs = Pairs(x, y, power(trial.p), counts=(rows, columns))
+    pairs = PointReductions(x, y, power(trial.p), counts=(rows, columns))
     check_sums(SoftminsOfReal(pairs, case, real[0]), case, trial.dtype, (3,))
     check_gradient(pairs, case, trial.p, trial.dtype)
     if trial.derivatives:
         check_derivatives(pairs, case, trial.p, trial.dtype)
     check_gradient(pairs.swapped(), turned(case), trial.p, trial.dtype)
-    for softmins in (pairs.softmin(case.h, case.eps), pairs.softmin_near(case.h, case.log_u, case.eps)):
+    for softmins in (pairs.softmin(case.h, case.eps), pairs.softmin(case.h, case.eps), case.log_u):
         assert softmins.isfinite().all()
 
 
@@ -449,7 +456,7 @@ def test_powers_of_two_change_no_digit(exponent, d, precision):
     """Points of size 10⁻¹⁵ and 10¹⁵ are brought within the range of float16, and lose nothing there."""
     case, pairs = Trial(Shape(batch=2, n=5, m=9, d=d, eps=0.1), precision=precision).make()
     factor = 2.0**exponent
-    scaled = Pairs(factor * case.x, factor * case.y, power(2), precision=precision)
+    scaled = PointReductions(factor * case.x, factor * case.y, power(2), precision=precision)
     softmin = pairs.softmin(case.h, case.eps)
     assert torch.equal(scaled.softmin(case.h, factor**2 * case.eps), factor**2 * softmin)
     gradient = pairs.plan_gradient(case.u, case.h, case.eps)
@@ -465,7 +472,7 @@ def test_clouds_of_different_size(scales):
     C = exact_costs(x, y, 2)
     eps = (0.1 * C.amax((1, 2))[:, None]).float()
     case = with_unit_masses(replace(case, x=x, y=y, C=C, eps=eps, lost=lost_units(x, y, C, eps, 2)))
-    pairs = Pairs(x, y, power(2))
+    pairs = PointReductions(x, y, power(2))
     check_softmin(pairs, case, F32)
     check_gradient(pairs, case, 2, F32)
 
@@ -496,18 +503,18 @@ def deterministic():
 @pytest.mark.parametrize("form", ["points", "matrix"])
 def test_sums_without_atomic_additions(deterministic, form, monkeypatch):
     """Where they are forbidden, sums over the rows are those of the swapped pairs."""
-    monkeypatch.setattr(operations, "SYMMETRIC_POINTS", 1)
+    monkeypatch.setattr(reductions, "SYMMETRIC_POINTS", 1)
     shape = Shape(batch=2, n=70, m=40, d=3, eps=0.05)
     case = make(shape, F32, 2, ARITHMETIC["high"], device=DEVICE, matrix=form == "matrix")
-    pairs = MatrixPairs(case.C.float()) if form == "matrix" else Pairs(case.x, case.y, power(2))
+    pairs = MatrixReductions(case.C.float()) if form == "matrix" else PointReductions(case.x, case.y, power(2))
     check_sums(pairs, case, F32, (1,))
     given = case.u, case.h, case.eps
     assert torch.equal(pairs.marginals(*given)[1], pairs.swapped().marginals(case.h, case.u, case.eps)[0])
     if form == "points":
         check_tangents(pairs, case, 2, F32, Directions.of(case, F32))
-        pairs = Pairs(case.x, case.x, power(2))
+        pairs = PointReductions(case.x, case.x, power(2))
         near = pairs.softmin(case.u, case.eps)
-        torch.testing.assert_close(pairs.softmin_near(case.u, near, case.eps), near, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(pairs.softmin(case.u, case.eps, near), near, rtol=1e-6, atol=1e-6)
 
 
 def test_the_largest_tile_that_fits_is_taken(monkeypatch):
@@ -515,7 +522,7 @@ def test_the_largest_tile_that_fits_is_taken(monkeypatch):
     from triton.runtime.errors import OutOfResources
 
     case, pairs = Trial(Shape(n=40, m=70, d=16)).make()
-    kernel, tried = operations.softmin_kernel, []
+    kernel, tried = reductions.softmin_kernel, []
 
     class Cramped:
         def __getitem__(self, grid):
@@ -528,7 +535,7 @@ def test_the_largest_tile_that_fits_is_taken(monkeypatch):
             return launch
 
     cramped = Cramped()
-    monkeypatch.setattr(operations, "softmin_kernel", cramped)
+    monkeypatch.setattr(reductions, "softmin_kernel", cramped)
     room, choices = 64, operands.SOFTMIN_TILES[Form.HALVES, False]
     check_softmin(pairs, case, F32)
     assert tried == [tile.rows for tile in choices[: len(tried)]]

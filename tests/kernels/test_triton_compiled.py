@@ -41,7 +41,7 @@ def compiled(architecture, which, cache):
 @pytest.mark.parametrize(
     ("architecture", "which", "count"),
     [
-        ("sm_90", "representative", 15),
+        ("sm_90", "representative", 16),
         ("sm_80", "few", 4),
         ("sm_86", "smallest", 3),
         ("gfx942", "few", 4),

@@ -13,7 +13,7 @@ import sinkdiv
 from problems import CLOSE, cloud, weights
 from sinkdiv import Status
 from sinkdiv.costs import find_cost
-from sinkdiv.geometry import CloudGeometry, MatrixGeometry
+from sinkdiv.geometry import CloudGeometry, MatrixGeometry, whole
 from sinkdiv.kernels import triton
 from sinkdiv.solvers import Limits, Problem, Start, accelerated, small, solve, symmetric
 from sinkdiv.solvers.accelerated import Ascent
@@ -31,7 +31,7 @@ HARD = (math.inf, math.inf)
 def served(request, monkeypatch):
     """On a CPU as on a GPU: what is solved there whole goes to the kernel."""
     if DEVICE == "cpu":
-        monkeypatch.setattr(small.triton, "serves", lambda tensor: tensor.dtype in triton.DTYPES)
+        monkeypatch.setattr(whole.triton, "serves", lambda tensor: tensor.dtype in triton.DTYPES)
 
 
 def on_device(problem):
@@ -40,7 +40,7 @@ def on_device(problem):
     if problem.symmetric:
         x = geometry.x.to(DEVICE)
         return Problem(CloudGeometry(x, x, geometry.cost), a, a, problem.eps, problem.rho)
-    C = geometry.pairs(0).costs().to(DEVICE) if geometry.matrix is None else geometry.matrix.to(DEVICE)
+    C = geometry.costs().to(DEVICE)
     matrix = MatrixGeometry(C)
     matrix.spread = lambda: geometry.spread().to(DEVICE)  # that of points is a bound
     return Problem(matrix, a, problem.b.to(DEVICE), problem.eps, problem.rho)
@@ -95,13 +95,38 @@ def test_blocks_of_rows(monkeypatch, form, rho):
     assert_same_solution(by_kernel(problem, limits), by_python(problem, limits), problem, limits)
 
 
+@pytest.mark.parametrize("form", ["matrix", "symmetric"])
+@pytest.mark.parametrize("rho", [HARD, (0.3, 0.3)])
+def test_an_eps_for_each_problem(form, rho):
+    """A batch with different ε is solved as its problems are, one by one: bit for bit, for nothing is shared."""
+    from sinkdiv.kernels.triton.small import solve_small
+
+    problem = transport_problem(Kind(batch=3, n=9, m=7, rho=rho, form=form, empty=True))
+    C = problem.geometry.reductions(0).costs()
+    given = [t.to(DEVICE) for t in (C, problem.a, problem.b, problem.geometry.spread())]
+    eps = torch.tensor([0.03, 0.1, 1.0], dtype=torch.float64, device=DEVICE)
+
+    def solved(which):
+        return solve_small(
+            *(t[which] for t in given), eps[which], rho,
+            symmetric=problem.symmetric, start=None, tol=1e-6, max_passes=200, checks=2,
+        )  # fmt: skip
+
+    together = solved(slice(None))
+    assert len(set(together[1].tolist())) > 1, "the problems must differ"
+    for b in range(3):
+        alone = solved(slice(b, b + 1))
+        for one, other in zip(together, alone, strict=True):  # errors are NaN above the target ε
+            assert torch.equal(one[b : b + 1].nan_to_num(-2), other.nan_to_num(-2))
+
+
 def clusters(dtype=torch.float64):
     """Two clusters, far apart relative to ε, that have to exchange a little mass."""
     x, y = cloud(31, 12, dtype=dtype)[None] * 0.05, cloud(32, 12, dtype=dtype)[None] * 0.05
     x[:, 6:] += 1
     y[:, 5:] += 1
     a = torch.full((1, 12), 1 / 12, dtype=dtype)
-    return Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, a.clone(), 0.03, HARD)
+    return Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, a.clone(), (0.03,) * len(a), HARD)
 
 
 def test_safeguards(monkeypatch):
@@ -177,7 +202,7 @@ def test_soft_marginals_of_samples_far_apart(dtype, eps, rho, offset):
     """Costs of many ρ: the weights times exp(−g/ρ) that choose the constant are beyond the range of the dtype."""
     x, y = cloud(806, 10, dtype=dtype)[None], cloud(807, 12, dtype=dtype)[None] + offset
     a, b = weights(806, 10, dtype=dtype)[None], weights(807, 12, dtype=dtype)[None]
-    problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, b, eps, (rho, rho))
+    problem = Problem(CloudGeometry(x, y, find_cost("sqeuclidean")), a, b, (eps,) * len(a), (rho, rho))
     ours, theirs = (solver(problem, Limits(1e-3, 60)) for solver in (by_kernel, by_python))
     assert ours.status == theirs.status
     assert torch.equal(ours.marginal_error.isfinite(), theirs.marginal_error.isfinite())
@@ -187,7 +212,8 @@ def test_soft_marginals_of_samples_far_apart(dtype, eps, rho, offset):
 
 def test_costs_that_overflow_are_refused():
     a = torch.ones(1, 2, device=DEVICE) / 2
-    problem = Problem(MatrixGeometry(torch.full((1, 2, 2), 3e38, device=DEVICE)), a, a.clone(), 0.1, HARD)
+    geometry = MatrixGeometry(torch.full((1, 2, 2), 3e38, device=DEVICE))
+    problem = Problem(geometry, a, a.clone(), (0.1,), HARD)
     problem.geometry.C[:, 0] *= -1
     with pytest.raises(OverflowError):
         solve([problem], Limits(1e-3, 100), [None], [False])
@@ -200,7 +226,7 @@ def test_what_is_small():
         a, b = torch.ones(1, n, device=DEVICE) / n, torch.ones(1, m, device=DEVICE) / m
         C = torch.zeros(1, n, m, device=DEVICE)
         C[:, 0, 0] = value
-        return Problem(MatrixGeometry(C), a, b, 0.1, HARD)
+        return Problem(MatrixGeometry(C), a, b, (0.1,) * len(a), HARD)
 
     limits = Limits(1e-3, 100)
     assert small.is_small(problem(256, 256), limits)

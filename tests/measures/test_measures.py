@@ -5,7 +5,7 @@ import torch
 
 import sinkdiv
 from problems import cloud, weights
-from sinkdiv.geometry.protocol import Geometry
+from sinkdiv.geometry.pairwise import PairwiseGeometry
 
 X, Y, A, B = cloud(110, 6), cloud(111, 5), weights(110, 6), weights(111, 5)
 XB, YB, AB, BB = (torch.stack([tensor] * 3) for tensor in (X, Y, A, B))
@@ -27,8 +27,7 @@ def entrance(request, monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("work was done before the door was passed")
 
-    monkeypatch.setattr(Geometry, "softmin", forbidden)
-    monkeypatch.setattr(Geometry, "softmin_near", forbidden)
+    monkeypatch.setattr(PairwiseGeometry, "softmin", forbidden)
     return ENTRANCES[request.param]
 
 
@@ -147,8 +146,8 @@ BAD_OPTIONS = {
     "cost is None": ({"eps": 1.0, "cost": None}, r"cost.*None"),
     "tol is zero": ({"eps": 1.0, "tol": 0.0}, r"tol.*positive"),
     "tol is NaN": ({"eps": 1.0, "tol": NAN}, r"tol.*positive"),
-    "max_passes is one": ({"eps": 1.0, "max_passes": 1}, r"max_passes.*2.*1"),
-    "max_passes is a float": ({"eps": 1.0, "max_passes": 10.0}, r"max_passes.*integer"),
+    "solver is text": ({"eps": 1.0, "solver": "newton"}, r"solver.*sinkdiv\.Auto\(\).*'newton'"),
+    "solver is a class": ({"eps": 1.0, "solver": sinkdiv.Newton}, r"solver.*sinkdiv\.Auto\(\)"),
 }
 
 
@@ -170,9 +169,22 @@ def test_modules_check_their_options_when_they_are_made(module, what):
         module(**options)
 
 
-def test_callbacks_must_be_callable():
-    with pytest.raises(ValueError, match="callback"):
-        sinkdiv.solve(X, Y, eps=0.2, callback=3)
+@pytest.mark.parametrize("solver", [sinkdiv.Auto, sinkdiv.Sinkhorn, sinkdiv.Newton, sinkdiv.LBFGS])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_passes": 1}, r"max_passes.*2.*1"),
+        ({"max_passes": 10.0}, r"max_passes.*integer"),
+        ({"max_passes": True}, r"max_passes.*integer"),
+        ({"warm_start": "yes"}, r"warm_start.*True.*Transport.*'yes'"),
+        ({"precision": "low"}, r"precision.*'high', 'tf32'.*'low'"),
+        ({"progress": 1}, r"progress.*True or False.*1"),
+        ({"callback": 3}, r"callback.*callable.*int"),
+    ],
+)
+def test_solvers_check_their_options_when_they_are_made(solver, options, message):
+    with pytest.raises(ValueError, match=message):
+        solver(**options)
 
 
 def test_mistyped_options_are_not_swallowed():

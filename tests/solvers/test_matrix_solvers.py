@@ -11,18 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sinkdiv
-from problems import array, cloud, costs, primal, weights
+from problems import SOLVERS, array, cloud, costs, primal, weights
 from sinkdiv import Status
 from sinkdiv.geometry import MatrixGeometry
 from sinkdiv.solvers import Limits, Problem, accelerated, gibbs
 from sinkdiv.solvers.hessian import SemiDualHessian
 from sinkdiv.solvers.stored import StoredKernel
 
-METHODS = ["auto", "sinkhorn", "lbfgs", "newton"]
 INF = math.inf
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=SOLVERS)
 def method(request):
     return request.param
 
@@ -54,7 +53,7 @@ def squared(seed, n, m, dtype=torch.float64):
 
 def reference(C, a, b, eps, rho=(INF, INF)):
     """The potentials (f, g) by softmins in the log domain, to 1e-12."""
-    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], eps, rho)
+    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], (eps,), rho)
     solution = accelerated(problem, Limits(1e-12, 40_000))
     assert float(solution.marginal_error) <= 2e-12
     return solution
@@ -76,7 +75,7 @@ def test_two_points(method, size, eps):
     """C = [[0, c], [c, 0]] and equal weights: sharp = c/(1 + e^{c/ε}), OT_ε = −ε log((1 + e^{−c/ε})/2)."""
     c = 0.7
     C = torch.tensor([[0, c], [c, 0]], dtype=torch.float64)
-    t = sinkdiv.solve_matrix(C, eps=eps, tol=1e-12, method=method)
+    t = sinkdiv.solve_matrix(C, eps=eps, tol=1e-12, solver=SOLVERS[method]())
     assert float(t.sharp) == pytest.approx(c / (1 + math.exp(min(c / eps, 700))), rel=1e-9, abs=1e-300)
     assert float(t.value) == pytest.approx(-eps * math.log((1 + math.exp(-c / eps)) / 2), rel=1e-12)
 
@@ -85,7 +84,7 @@ def test_two_points(method, size, eps):
 def test_single_points(method, size, shape):
     """One point on a side leaves no choice: the plan is abᵀ, the value <C, abᵀ>."""
     C, a, b = uniform(1, *shape), weights(1, shape[0]), weights(2, shape[1])
-    t = sinkdiv.solve_matrix(C, a, b, eps=0.01, tol=1e-12, method=method)
+    t = sinkdiv.solve_matrix(C, a, b, eps=0.01, tol=1e-12, solver=SOLVERS[method]())
     torch.testing.assert_close(t.plan(), a[:, None] * b, rtol=1e-12, atol=0)
     assert float(t.value) == pytest.approx(float((C * a[:, None] * b).sum()), rel=1e-12)
 
@@ -95,7 +94,7 @@ def test_large_eps(method, size):
     C, a, b, eps = uniform(3, 20, 30), weights(3, 20), weights(4, 30), 1e3
     centred = C - (C @ b)[:, None] - (a @ C)[None, :] + a @ C @ b
     expected = a @ C @ b - a @ centred.square() @ b / (2 * eps)
-    t = sinkdiv.solve_matrix(C, a, b, eps=eps, tol=1e-12, method=method)
+    t = sinkdiv.solve_matrix(C, a, b, eps=eps, tol=1e-12, solver=SOLVERS[method]())
     assert float(t.value) == pytest.approx(float(expected), abs=1 / eps**2)
 
 
@@ -109,7 +108,7 @@ def test_small_eps_is_optimal_transport(method, size):
     eps = 1e-4 * float(C.max() - C.min())
     exact = float((x - y).square().mean())
     tol = 1e-10 if method in ("newton", "auto") else 1e-4
-    t = sinkdiv.solve_matrix(C, eps=eps, tol=tol, max_passes=10_000, method=method)
+    t = sinkdiv.solve_matrix(C, eps=eps, tol=tol, solver=SOLVERS[method](max_passes=10_000))
     assert -tol <= float(t.sharp) - exact <= eps * math.log(40)
 
 
@@ -122,7 +121,7 @@ def test_potentials_value_and_plan(method, size, make, eps):
     """Against softmins in the log domain, to 1e-12; unequal weights, n ≠ m."""
     C, a, b = make(10, 50, 35), weights(10, 50), weights(11, 35)
     expected = reference(C, a, b, eps)
-    t = sinkdiv.solve_matrix(C, a, b, eps=eps, tol=1e-10, max_passes=20_000, method=method)
+    t = sinkdiv.solve_matrix(C, a, b, eps=eps, tol=1e-10, solver=SOLVERS[method](max_passes=20_000))
     assert t.status is Status.CONVERGED
     assert marginal_error(t, C, a, b, eps) <= 2e-10
     assert float(t.value) == pytest.approx(float(expected.value), rel=1e-12, abs=1e-13)
@@ -139,13 +138,13 @@ def test_tight_tolerance_at_small_eps(size, make, name):
     """1e-10 at ε = 1e-4 of the range, where Sinkhorn's algorithm alone would take many times the passes."""
     C, a, b = make(12, 80, 80), weights(12, 80), weights(13, 80)
     eps = 1e-4 * float(C.max() - C.min())
-    t = sinkdiv.solve_matrix(C, a, b, eps=eps, tol=1e-10, max_passes=4000, method=name)
+    t = sinkdiv.solve_matrix(C, a, b, eps=eps, tol=1e-10, solver=SOLVERS[name](max_passes=4000))
     assert t.status is Status.CONVERGED
     assert t.passes <= 4000
     assert marginal_error(t, C, a, b, eps) <= 1e-10 + 20 * 2.2e-16 / 1e-4
 
 
-@given(seed=st.integers(0, 9999), log_eps=st.floats(-3, 1), method=st.sampled_from(METHODS), soft=st.booleans())
+@given(seed=st.integers(0, 9999), log_eps=st.floats(-3, 1), method=st.sampled_from(list(SOLVERS)), soft=st.booleans())
 def test_the_reported_error_is_that_of_the_plan(dtype, size, seed, log_eps, method, soft):
     """Recomputed in float64 from the potentials, whatever became of the solve; the rows of the plan are exact."""
     rng = np.random.default_rng(seed)
@@ -154,7 +153,7 @@ def test_the_reported_error_is_that_of_the_plan(dtype, size, seed, log_eps, meth
     eps, rho = 10**log_eps, 0.8 if soft else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sinkdiv.ConvergenceWarning)
-        t = sinkdiv.solve_matrix(C, a, b, eps=eps, rho=rho, tol=1e-4, max_passes=300, method=method)
+        t = sinkdiv.solve_matrix(C, a, b, eps=eps, rho=rho, tol=1e-4, solver=SOLVERS[method](max_passes=300))
     f, g, aa, bb = (array(tensor) for tensor in (t.f, t.g, a, b))
     P = aa[:, None] * bb * np.exp((f[:, None] + g - array(C)) / eps)
     rows, columns = (aa * np.exp(-f / rho), bb * np.exp(-g / rho)) if soft else (aa, bb * aa.sum() / bb.sum())
@@ -169,7 +168,7 @@ def test_zero_weights_are_as_if_deleted(method, size):
     a[::3], b[1::4] = 0, 0
     a, b = a / a.sum(), b / b.sum()
     kept = C[a > 0][:, b > 0]
-    options = {"eps": 0.01, "tol": 1e-11, "max_passes": 20_000, "method": method}
+    options = {"eps": 0.01, "tol": 1e-11, "solver": SOLVERS[method](max_passes=20_000)}
     t, small = sinkdiv.solve_matrix(C, a, b, **options), sinkdiv.solve_matrix(kept, a[a > 0], b[b > 0], **options)
     assert float(t.value) == pytest.approx(float(small.value), abs=1e-13)
     torch.testing.assert_close(t.plan()[a > 0][:, b > 0], small.plan(), rtol=0, atol=1e-12)
@@ -184,7 +183,7 @@ def test_batch_is_a_loop(method, size):
     """Problems that are easy and hard, each with its own status and passes."""
     C = torch.stack([uniform(30, 20, 25), 30 * uniform(31, 20, 25), 0.01 * uniform(32, 20, 25)])
     a, b = weights(30, 20, batch=3), weights(31, 25, batch=3)
-    options = {"eps": 0.05, "tol": 1e-9, "max_passes": 4000, "method": method}
+    options = {"eps": 0.05, "tol": 1e-9, "solver": SOLVERS[method](max_passes=4000)}
     batch = sinkdiv.solve_matrix(C, a, b, **options)
     assert batch.converged.all()
     assert (batch.marginal_error <= 1e-9).all()
@@ -200,21 +199,21 @@ def test_soft_marginals(method, size):
     x, y, a, b = cloud(40, 30), cloud(41, 35) + 0.2, weights(40, 30), weights(41, 35, mass=1.7)
     C = torch.tensor(costs(x, y))
     for rho in (0.5, (0.1, 20.0)):
-        t = sinkdiv.solve_matrix(C, a, b, eps=0.01, rho=rho, tol=1e-10, max_passes=20_000, method=method)
-        expected = sinkdiv.solve(x, y, a, b, eps=0.01, rho=rho, tol=1e-10, max_passes=20_000)
+        t = sinkdiv.solve_matrix(C, a, b, eps=0.01, rho=rho, tol=1e-10, solver=SOLVERS[method](max_passes=20_000))
+        expected = sinkdiv.solve(x, y, a, b, eps=0.01, rho=rho, tol=1e-10, solver=sinkdiv.Auto(max_passes=20_000))
         assert float(t.value) == pytest.approx(float(expected.value), rel=1e-10)
         torch.testing.assert_close(t.f, expected.f, rtol=0, atol=1e-8)
         torch.testing.assert_close(t.plan(), expected.plan(), rtol=0, atol=1e-10)
     b = b / 1.7
-    hard = sinkdiv.solve_matrix(C, a, b, eps=0.01, tol=1e-10, max_passes=20_000, method=method)
-    t = sinkdiv.solve_matrix(C, a, b, eps=0.01, rho=1e6, tol=1e-9, max_passes=20_000, method=method)
+    hard = sinkdiv.solve_matrix(C, a, b, eps=0.01, tol=1e-10, solver=SOLVERS[method](max_passes=20_000))
+    t = sinkdiv.solve_matrix(C, a, b, eps=0.01, rho=1e6, tol=1e-9, solver=SOLVERS[method](max_passes=20_000))
     assert float(t.value) == pytest.approx(float(hard.value), abs=1e-6)
 
 
 def test_bounds_contain_the_value(method, size):
     C, a, b = squared(50, 30, 30), weights(50, 30), weights(51, 30)
     exact = float(reference(C, a, b, 0.02).value)
-    t = sinkdiv.solve_matrix(C, a, b, eps=0.02, tol=1e-2, method=method)
+    t = sinkdiv.solve_matrix(C, a, b, eps=0.02, tol=1e-2, solver=SOLVERS[method]())
     lower, upper = t.bounds
     assert float(lower) <= exact <= float(upper)
     assert float(t.value) == pytest.approx(exact, rel=1e-3)
@@ -239,7 +238,12 @@ def test_auto_is_never_worse_than_sinkhorn(size, passes):
                 warnings.simplefilter("ignore", sinkdiv.ConvergenceWarning)
                 for name in met:
                     t = sinkdiv.solve_matrix(
-                        C, weights(seed, n), weights(seed + 1, n), eps=eps, tol=tol, max_passes=passes, method=name
+                        C,
+                        weights(seed, n),
+                        weights(seed + 1, n),
+                        eps=eps,
+                        tol=tol,
+                        solver=SOLVERS[name](max_passes=passes),
                     )
                     assert t.passes <= passes
                     errors[name] = float(t.marginal_error)
@@ -251,11 +255,11 @@ def test_auto_is_never_worse_than_sinkhorn(size, passes):
 def test_auto_turns_to_newton(stored):
     """Where Sinkhorn's algorithm would need many times the passes."""
     C = uniform(60, 100, 100)
-    options = {"eps": 1e-4, "tol": 1e-9, "max_passes": 4000}
-    auto = sinkdiv.solve_matrix(C, **options)
+    options = {"eps": 1e-4, "tol": 1e-9}
+    auto = sinkdiv.solve_matrix(C, solver=sinkdiv.Auto(max_passes=4000), **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sinkdiv.ConvergenceWarning)
-        plain = sinkdiv.solve_matrix(C, method="sinkhorn", **options)
+        plain = sinkdiv.solve_matrix(C, solver=sinkdiv.Sinkhorn(max_passes=4000), **options)
     assert auto.converged
     assert auto.passes < plain.passes / 2
 
@@ -276,9 +280,10 @@ def blocks(seed, *, soft=False):
 def test_forbidden_blocks_are_separate_problems(method, rho):
     """Potentials, plan, sharp value and marginals; the value differs by ε times the difference of Σ ab."""
     (C, a, b), first, second = blocks(70)
-    options = {"eps": 0.02, "tol": 1e-10, "max_passes": 20_000, "rho": rho}
-    t = sinkdiv.solve_matrix(C, a, b, method=method, **options)
-    one, two = (sinkdiv.solve_matrix(*parts, **options) for parts in (first, second))
+    options = {"eps": 0.02, "tol": 1e-10, "rho": rho}
+    t = sinkdiv.solve_matrix(C, a, b, solver=SOLVERS[method](max_passes=20_000), **options)
+    solver = sinkdiv.Auto(max_passes=20_000)
+    one, two = (sinkdiv.solve_matrix(*parts, solver=solver, **options) for parts in (first, second))
     assert t.converged
     P = t.plan()
     assert bool((P[C == INF] == 0).all())
@@ -301,7 +306,7 @@ def test_a_gradient_is_the_plan_where_pairs_are_forbidden(method):
     """∂OT_ε/∂C = P, which is zero at a forbidden pair."""
     (C, a, b), _, _ = blocks(75)
     C.requires_grad_()
-    t = sinkdiv.solve_matrix(C, a, b, eps=0.02, tol=1e-9, max_passes=20_000, method=method)
+    t = sinkdiv.solve_matrix(C, a, b, eps=0.02, tol=1e-9, solver=SOLVERS[method](max_passes=20_000))
     (gradient,) = torch.autograd.grad(t.value, C)
     torch.testing.assert_close(gradient, t.plan().detach(), rtol=0, atol=1e-15)
 
@@ -314,10 +319,12 @@ def test_scattered_forbidden_pairs(method, dtype):
     a, b = a / a.sum(), b / b.sum()
     forbidden[0] = True  # a row without weight may lead nowhere
     tol = 1e-10 if dtype == torch.float64 else 1e-4
-    options = {"eps": 0.05, "tol": tol, "max_passes": 20_000}
-    t = sinkdiv.solve_matrix(torch.where(forbidden, INF, C), a, b, method=method, **options)
+    options = {"eps": 0.05, "tol": tol}
+    solver = SOLVERS[method](max_passes=20_000)
+    t = sinkdiv.solve_matrix(torch.where(forbidden, INF, C), a, b, solver=solver, **options)
     wide = [w.double() / w.double().sum() for w in (a, b)]
-    dear = sinkdiv.solve_matrix(torch.where(forbidden, 50.0, C.double()), *wide, **options)
+    solver = sinkdiv.Auto(max_passes=20_000)
+    dear = sinkdiv.solve_matrix(torch.where(forbidden, 50.0, C.double()), *wide, solver=solver, **options)
     assert t.converged
     for tensor in (t.value, t.sharp, t.f, t.g, t.marginal_error, t.bounds[0]):
         assert torch.isfinite(tensor).all()
@@ -332,7 +339,7 @@ def test_infeasible_supports_end_with_a_true_status(method, dtype):
     a = torch.tensor([0.4, 0.4, 0.2], dtype=dtype)
     b = torch.tensor([0.5, 0.3, 0.2], dtype=dtype)
     with pytest.warns(sinkdiv.ConvergenceWarning):
-        t = sinkdiv.solve_matrix(C, a, b, eps=0.01, tol=1e-3, max_passes=3000, method=method)
+        t = sinkdiv.solve_matrix(C, a, b, eps=0.01, tol=1e-3, solver=SOLVERS[method](max_passes=3000))
     assert t.status in (Status.MAX_PASSES, Status.PRECISION)
     assert 0.5 <= float(t.marginal_error) < 2
     assert t.passes <= 3000
@@ -373,7 +380,7 @@ def test_work_is_bounded(method, size, max_passes, rho):
     """Never more passes than allowed, and an honest error with however few."""
     C, a, b = uniform(100, 30, 20), weights(100, 30), weights(101, 20)
     with pytest.warns(sinkdiv.ConvergenceWarning, match="max_passes"):
-        t = sinkdiv.solve_matrix(C, a, b, eps=1e-3, rho=rho, tol=1e-9, max_passes=max_passes, method=method)
+        t = sinkdiv.solve_matrix(C, a, b, eps=1e-3, rho=rho, tol=1e-9, solver=SOLVERS[method](max_passes=max_passes))
     assert t.status is Status.MAX_PASSES
     assert 0 < t.passes <= max_passes
     assert torch.isfinite(t.value)
@@ -385,7 +392,7 @@ def test_work_is_bounded(method, size, max_passes, rho):
 def test_a_callback_sees_the_checks_and_the_end(method):
     """Passes grow, the error is NaN until the target ε, the last check is the result's."""
     seen = []
-    t = sinkdiv.solve_matrix(uniform(110, 30, 30), eps=0.01, tol=1e-8, method=method, callback=seen.append)
+    t = sinkdiv.solve_matrix(uniform(110, 30, 30), eps=0.01, tol=1e-8, solver=SOLVERS[method](callback=seen.append))
     assert [check.passes for check in seen] == sorted({check.passes for check in seen})
     assert seen[0].eps > 0.01
     assert all(math.isnan(check.marginal_error) == (check.eps > 0.0100001) for check in seen)
@@ -406,7 +413,7 @@ def test_a_callback_ends_the_solve(method, checks, rho):
 
     with pytest.warns(sinkdiv.ConvergenceWarning, match="callback"):
         t = sinkdiv.solve_matrix(
-            uniform(111, 30, 30), eps=1e-4, rho=rho, tol=1e-13, max_passes=5000, method=method, callback=stop
+            uniform(111, 30, 30), eps=1e-4, rho=rho, tol=1e-13, solver=SOLVERS[method](max_passes=5000, callback=stop)
         )
     assert len(seen) == checks
     assert t.status is Status.STOPPED
@@ -420,11 +427,11 @@ def test_exceptions_of_a_callback_reach_the_caller(method):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sinkdiv.solve_matrix(uniform(112, 9, 9), eps=0.1, method=method, callback=interrupt)
+        sinkdiv.solve_matrix(uniform(112, 9, 9), eps=0.1, solver=SOLVERS[method](callback=interrupt))
 
 
 def test_history_ends_with_the_result(method, size):
-    t = sinkdiv.solve_matrix(squared(113, 40, 40), eps=2e-3, tol=1e-9, max_passes=20_000, method=method)
+    t = sinkdiv.solve_matrix(squared(113, 40, 40), eps=2e-3, tol=1e-9, solver=SOLVERS[method](max_passes=20_000))
     passes, errors = zip(*t.history, strict=True)
     assert list(passes) == sorted(set(passes))
     assert passes[-1] == t.passes
@@ -436,19 +443,19 @@ def test_float32_calls_its_limits_by_name(method, size):
     C, a, b = squared(120, 40, 40), weights(120, 40), weights(121, 40)
     single = [tensor.float() for tensor in (C, a, b)]
     with pytest.warns(sinkdiv.ConvergenceWarning, match="float64"):
-        t = sinkdiv.solve_matrix(*single, eps=0.01, tol=1e-9, max_passes=600, method=method)
+        t = sinkdiv.solve_matrix(*single, eps=0.01, tol=1e-9, solver=SOLVERS[method](max_passes=600))
     assert t.status is Status.PRECISION
     assert float(t.marginal_error) < 1e-4
-    exact = sinkdiv.solve_matrix(C, a, b, eps=0.01, tol=1e-10, max_passes=20_000)
-    t = sinkdiv.solve_matrix(*single, eps=0.01, tol=1e-4, method=method)
+    exact = sinkdiv.solve_matrix(C, a, b, eps=0.01, tol=1e-10, solver=sinkdiv.Auto(max_passes=20_000))
+    t = sinkdiv.solve_matrix(*single, eps=0.01, tol=1e-4, solver=SOLVERS[method]())
     assert t.converged
     assert float(t.value) == pytest.approx(float(exact.value), rel=1e-5)
 
 
-@pytest.mark.parametrize("bad", ["Newton", "", None, 3])
-def test_bad_methods(bad):
-    with pytest.raises(ValueError, match=r'method.*"auto", "sinkhorn", "lbfgs", "newton"'):
-        sinkdiv.solve_matrix(uniform(0, 3, 3), eps=0.1, method=bad)
+@pytest.mark.parametrize("bad", ["newton", "", None, 3, sinkdiv.Newton])
+def test_what_is_no_solver_is_refused(bad):
+    with pytest.raises(ValueError, match=r"solver.*sinkdiv\.Auto\(\)"):
+        sinkdiv.solve_matrix(uniform(0, 3, 3), eps=0.1, solver=bad)
 
 
 @pytest.mark.parametrize("n", [20, 600])
@@ -457,7 +464,7 @@ def test_costs_may_change_afterwards(method, n):
     changes nothing of the caller's."""
     C = squared(130, n, n)
     before = C.clone()
-    t = sinkdiv.solve_matrix(C, eps=0.05, tol=1e-6, method=method)
+    t = sinkdiv.solve_matrix(C, eps=0.05, tol=1e-6, solver=SOLVERS[method]())
     torch.testing.assert_close(C, before, rtol=0, atol=0)
     plan, sharp, bounds = t.plan(), t.sharp, t.bounds
     C.mul_(3).add_(1)
@@ -472,7 +479,7 @@ def test_stored_kernel_is_right_far_from_where_it_was_formed(dtype, shift):
     """Softmins to both sides by product, or by absorption where products lose something, against the log domain."""
     C, a, b = uniform(140, 30, 20, dtype=dtype), weights(140, 30, dtype=dtype), weights(141, 20, dtype=dtype)
     a[3], b[5] = 0, 0
-    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], 0.01, (INF, INF))
+    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], (0.01,), (INF, INF))
     kernel = StoredKernel(problem)
     eps, rng = problem.eps_column(), np.random.default_rng(140)
     for trial in range(6):
@@ -491,7 +498,7 @@ def test_hessian_shift_and_factorisation():
     """(D + δ diag d) s = v by conjugate gradients and by factorisation; D alone has the kernel of the constants, and
     without a row and column its spectrum lies in [min_j Σ_i P_ij P_im/a_i, max c]."""
     C, a, b = uniform(150, 25, 20), weights(150, 25), weights(151, 20)
-    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], 0.1, (INF, INF))
+    problem = Problem(MatrixGeometry(C[None]), a[None], b[None], (0.1,), (INF, INF))
     solution = accelerated(problem, Limits(1e-3, 1000))
     hessian = SemiDualHessian(problem, solution.g, solution.raw_f)
     D = hessian.product(torch.eye(20, dtype=torch.float64)[None])[0]
@@ -517,14 +524,14 @@ def test_passes_are_softmins_and_products(stored, monkeypatch):
     for name in ("_product", "_formed"):
         original = getattr(StoredKernel, name)
         monkeypatch.setattr(StoredKernel, name, lambda *args, call=original: counted.append(1) or call(*args))
-    t = sinkdiv.solve_matrix(squared(160, 40, 40), eps=0.01, tol=1e-8, method="sinkhorn")
+    t = sinkdiv.solve_matrix(squared(160, 40, 40), eps=0.01, tol=1e-8, solver=sinkdiv.Sinkhorn())
     assert t.passes == len(counted) + 2
 
 
 def test_a_warm_start_is_taken(stored):
     """From the solution itself one step and the verification are enough."""
     C, a, b = squared(170, 40, 40)[None], weights(170, 40)[None], weights(171, 40)[None]
-    problem = Problem(MatrixGeometry(C), a, b, 0.01, (INF, INF))
+    problem = Problem(MatrixGeometry(C), a, b, (0.01,) * len(a), (INF, INF))
     cold = gibbs.sinkhorn(problem, Limits(1e-8, 2000))
     from sinkdiv.solvers import Start
 

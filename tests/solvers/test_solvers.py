@@ -68,7 +68,7 @@ def test_work_is_bounded(dtype, route, max_passes, itself):
     x = cloud(122, 9, dtype=dtype)
     y = x if itself else cloud(123, 8, dtype=dtype)
     with pytest.warns(sinkdiv.ConvergenceWarning):
-        t = sinkdiv.solve(x, y, eps=0.002, tol=1e-30, max_passes=max_passes)
+        t = sinkdiv.solve(x, y, eps=0.002, tol=1e-30, solver=sinkdiv.Auto(max_passes=max_passes))
     assert 0 < t.passes <= max_passes
     assert t.converged is False
     assert torch.isfinite(t.value)
@@ -78,13 +78,12 @@ def test_work_is_bounded(dtype, route, max_passes, itself):
 @pytest.mark.parametrize("fixture", ["streamed", "tiled"])
 def test_passes_are_counted(fixture, request, monkeypatch):
     """Each softmin over all pairs is one pass, and a value needs none besides."""
-    from sinkdiv.geometry.protocol import Geometry
+    from sinkdiv.geometry.pairwise import PairwiseGeometry
 
     request.getfixturevalue(fixture)
     counted = []
-    for name in ("softmin", "softmin_near"):
-        method = getattr(Geometry, name)
-        monkeypatch.setattr(Geometry, name, lambda *args, method=method: counted.append(1) or method(*args))
+    softmin = PairwiseGeometry.softmin
+    monkeypatch.setattr(PairwiseGeometry, "softmin", lambda *args: counted.append(1) or softmin(*args))
     x, y = cloud(124, 9), cloud(125, 8)
     for second in (y, x):
         counted.clear()
@@ -99,7 +98,7 @@ def test_best_iterate_is_kept_when_the_tolerance_is_out_of_reach(route):
     for second in (y, x):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", sinkdiv.ConvergenceWarning)
-            t = sinkdiv.solve(x, second, eps=0.02, tol=1e-30, max_passes=1001)
+            t = sinkdiv.solve(x, second, eps=0.02, tol=1e-30, solver=sinkdiv.Auto(max_passes=1001))
         assert float(t.marginal_error) == pytest.approx(min(error for _, error in t.history), rel=1e-6)
 
 
@@ -131,7 +130,7 @@ def test_one_warning_for_one_call(function, route):
     x, y = cloud(130, 9, batch=2), cloud(131, 8, batch=2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        function(x, y, eps=0.05, tol=1e-12, max_passes=4)
+        function(x, y, eps=0.05, tol=1e-12, solver=sinkdiv.Auto(max_passes=4))
     assert [warning.category for warning in caught] == [sinkdiv.ConvergenceWarning]
     message = str(caught[0].message)
     problems = 6 if function in FUNCTIONS[2:] else 2
@@ -143,7 +142,7 @@ def test_one_warning_for_one_call(function, route):
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_warning_can_be_filtered_and_made_an_error(function):
     x, y = cloud(132, 9), cloud(133, 8)
-    options = {"eps": 0.002, "tol": 1e-12, "max_passes": 4}
+    options = {"eps": 0.002, "tol": 1e-12, "solver": sinkdiv.Auto(max_passes=4)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", sinkdiv.ConvergenceWarning)
@@ -165,15 +164,21 @@ def test_tolerance_below_the_arithmetic_is_called_by_its_name(route):
     """float32 cannot hold marginals to 1e-12, even if its rounded sums agree by luck; float64 can."""
     x, y = cloud(136, 40), cloud(137, 40)
     with pytest.warns(sinkdiv.ConvergenceWarning, match="float64"):
-        t = sinkdiv.solve(x.float(), y.float(), eps=0.02, tol=1e-12, max_passes=1000)
+        t = sinkdiv.solve(x.float(), y.float(), eps=0.02, tol=1e-12, solver=sinkdiv.Auto(max_passes=1000))
     assert t.status is Status.PRECISION
     assert t.converged is False
-    assert sinkdiv.solve(x, y, eps=0.02, tol=1e-12, max_passes=20_000).converged is True
+    assert sinkdiv.solve(x, y, eps=0.02, tol=1e-12, solver=sinkdiv.Auto(max_passes=20_000)).converged is True
 
 
 def test_too_few_passes_are_called_by_their_name(dtype, route):
     with pytest.warns(sinkdiv.ConvergenceWarning, match="max_passes"):
-        t = sinkdiv.solve(cloud(138, 9, dtype=dtype), cloud(139, 8, dtype=dtype), eps=0.01, tol=1e-4, max_passes=10)
+        t = sinkdiv.solve(
+            cloud(138, 9, dtype=dtype),
+            cloud(139, 8, dtype=dtype),
+            eps=0.01,
+            tol=1e-4,
+            solver=sinkdiv.Auto(max_passes=10),
+        )
     assert t.status is Status.MAX_PASSES
 
 
@@ -182,7 +187,7 @@ def test_in_a_batch_only_those_that_failed_are_reported(route):
     x, y = cloud(140, 9, batch=2), cloud(141, 8, batch=2)
     x[0], y[0] = x[0] * 0.01, y[0] * 0.01
     with pytest.warns(sinkdiv.ConvergenceWarning, match="1 of 2 "):
-        t = sinkdiv.solve(x, y, eps=0.005, tol=1e-8, max_passes=20)
+        t = sinkdiv.solve(x, y, eps=0.005, tol=1e-8, solver=sinkdiv.Auto(max_passes=20))
     assert t.converged.tolist() == [True, False]
     assert t.status == (Status.CONVERGED, Status.MAX_PASSES)
     assert t.passes[0] < t.passes[1] <= 20
@@ -192,7 +197,7 @@ def test_divergence_converges_if_all_three_problems_do(route):
     x, y = cloud(142, 9), cloud(143, 8)
     assert sinkdiv.solve_divergence(x, y, eps=0.2).converged is True
     with pytest.warns(sinkdiv.ConvergenceWarning, match="of 3"):
-        d = sinkdiv.solve_divergence(x, y, eps=0.01, tol=1e-6, max_passes=40)
+        d = sinkdiv.solve_divergence(x, y, eps=0.01, tol=1e-6, solver=sinkdiv.Auto(max_passes=40))
     assert d.aa.converged is True
     assert d.ab.converged is False
     assert d.converged is False
@@ -209,7 +214,7 @@ def test_callback_sees_every_check(route, itself):
     has nothing unfinished."""
     seen = []
     x = cloud(144, 9)
-    t = sinkdiv.solve(x, x if itself else cloud(145, 8), eps=0.01, callback=seen.append)
+    t = sinkdiv.solve(x, x if itself else cloud(145, 8), eps=0.01, solver=sinkdiv.Auto(callback=seen.append))
     assert [check.passes for check in seen] == sorted({check.passes for check in seen})
     assert [check.eps for check in seen] == sorted((check.eps for check in seen), reverse=True)
     assert (seen[0].eps > 0.01) != itself
@@ -235,7 +240,9 @@ def test_callback_ends_the_solve(route, itself, rho, checks):
 
     x = cloud(146, 9)
     with pytest.warns(sinkdiv.ConvergenceWarning, match="callback"):
-        t = sinkdiv.solve(x, x if itself else cloud(147, 8), eps=0.01, rho=rho, tol=1e-12, callback=stop)
+        t = sinkdiv.solve(
+            x, x if itself else cloud(147, 8), eps=0.01, rho=rho, tol=1e-12, solver=sinkdiv.Auto(callback=stop)
+        )
     assert len(seen) == checks
     assert t.status is Status.STOPPED
     assert t.converged is False
@@ -248,13 +255,17 @@ def test_callback_ends_the_solve(route, itself, rho, checks):
 def test_only_true_ends_the_solve(route):
     """A callback that returns something else, say the length of a list, does not."""
     seen = []
-    t = sinkdiv.solve(cloud(148, 9), cloud(149, 8), eps=0.1, callback=lambda check: seen.append(check) or "go on")
+    t = sinkdiv.solve(
+        cloud(148, 9), cloud(149, 8), eps=0.1, solver=sinkdiv.Auto(callback=lambda check: seen.append(check) or "go on")
+    )
     assert t.converged is True
     assert len(seen) > 1
 
 
 def test_a_callback_that_says_stop_when_all_is_done_changes_nothing(route):
-    t = sinkdiv.solve(cloud(150, 9), cloud(151, 8), eps=0.1, callback=lambda check: check.unfinished == 0)
+    t = sinkdiv.solve(
+        cloud(150, 9), cloud(151, 8), eps=0.1, solver=sinkdiv.Auto(callback=lambda check: check.unfinished == 0)
+    )
     assert t.status is Status.CONVERGED
 
 
@@ -263,7 +274,7 @@ def test_exceptions_of_a_callback_reach_the_caller():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sinkdiv.sinkhorn_divergence(cloud(152, 9), cloud(153, 8), eps=0.1, callback=fail)
+        sinkdiv.sinkhorn_divergence(cloud(152, 9), cloud(153, 8), eps=0.1, solver=sinkdiv.Auto(callback=fail))
 
 
 def test_progress_is_drawn_on_stderr_and_ends_its_line(capsys):
@@ -271,7 +282,7 @@ def test_progress_is_drawn_on_stderr_and_ends_its_line(capsys):
     x, y = cloud(154, 9), cloud(155, 8)
     sinkdiv.solve(x, y, eps=0.05)
     assert capsys.readouterr() == ("", "")
-    t = sinkdiv.solve(x, y, eps=0.05, progress=True)
+    t = sinkdiv.solve(x, y, eps=0.05, solver=sinkdiv.Auto(progress=True))
     out, err = capsys.readouterr()
     assert out == ""
     assert f"{t.passes} passes" in err

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sinkdiv
 from problems import cloud, tight, weights
-from sinkdiv import Status, ground, measures, solving
+from sinkdiv import Status, checks, measures
 from sinkdiv.solvers import progress
 
 aten = torch.ops.aten
@@ -137,14 +137,22 @@ PROBLEMS = {
     "plain": lambda x, y, a, b: sinkdiv.solve(x, y, a, b, eps=0.01),
     "symmetric": lambda x, y, a, b: sinkdiv.solve(x, x, a, a, eps=0.01),
     "unbalanced": lambda x, y, a, b: sinkdiv.solve(x, y, a, b, eps=0.01, rho=0.3),
-    "spent": lambda x, y, a, b: sinkdiv.solve(x, y, a, b, eps=0.001, tol=1e-9, max_passes=23),
-    "annealing": lambda x, y, a, b: sinkdiv.solve(x, y, a, b, eps=1e-5, tol=1e-9, max_passes=5),
-    "out of reach": lambda x, y, a, b: sinkdiv.solve(x.float(), y.float(), eps=0.01, tol=1e-12, max_passes=200),
-    "batch": lambda x, y, a, b: sinkdiv.solve(
-        torch.stack([x, 0.1 * x, 3 * x]), torch.stack([y, y, y]), eps=0.01, tol=1e-6, max_passes=300
+    "spent": lambda x, y, a, b: sinkdiv.solve(x, y, a, b, eps=0.001, tol=1e-9, solver=sinkdiv.Auto(max_passes=23)),
+    "annealing": lambda x, y, a, b: sinkdiv.solve(x, y, a, b, eps=1e-5, tol=1e-9, solver=sinkdiv.Auto(max_passes=5)),
+    "out of reach": lambda x, y, a, b: sinkdiv.solve(
+        x.float(), y.float(), eps=0.01, tol=1e-12, solver=sinkdiv.Auto(max_passes=200)
     ),
-    "matrix": lambda x, y, a, b: sinkdiv.solve_matrix(torch.cdist(x, y), a, b, eps=0.01, method="sinkhorn"),
-    "newton": lambda x, y, a, b: sinkdiv.solve_matrix(torch.cdist(x, y), a, b, eps=0.003, tol=1e-8, method="newton"),
+    "batch": lambda x, y, a, b: sinkdiv.solve(
+        torch.stack([x, 0.1 * x, 3 * x]),
+        torch.stack([y, y, y]),
+        eps=0.01,
+        tol=1e-6,
+        solver=sinkdiv.Auto(max_passes=300),
+    ),
+    "matrix": lambda x, y, a, b: sinkdiv.solve_matrix(torch.cdist(x, y), a, b, eps=0.01, solver=sinkdiv.Sinkhorn()),
+    "newton": lambda x, y, a, b: sinkdiv.solve_matrix(
+        torch.cdist(x, y), a, b, eps=0.003, tol=1e-8, solver=sinkdiv.Newton()
+    ),
 }
 
 
@@ -166,14 +174,16 @@ def test_callbacks_see_each_test(streamed, monkeypatch):
     """The newest step of each, the last of them that with which all was done; one that says stop ends the solve."""
     x, y, a, b = samples()
     every_step, seen = [], []
-    sinkdiv.solve(x, y, a, b, eps=0.01, tol=1e-6, callback=every_step.append)
+    sinkdiv.solve(x, y, a, b, eps=0.01, tol=1e-6, solver=sinkdiv.Auto(callback=every_step.append))
     monkeypatch.setattr(progress, "interval", lambda *_: 4)
-    t = sinkdiv.solve(x, y, a, b, eps=0.01, tol=1e-6, callback=seen.append)
+    t = sinkdiv.solve(x, y, a, b, eps=0.01, tol=1e-6, solver=sinkdiv.Auto(callback=seen.append))
     kept = [*every_step[:-1][::4], every_step[-1]]
     assert [repr(check) for check in seen] == [repr(check) for check in kept]
     assert seen[-1].passes == t.passes
     with pytest.warns(sinkdiv.ConvergenceWarning, match="callback"):
-        t = sinkdiv.solve(x, y, a, b, eps=0.01, tol=1e-6, callback=lambda check: check.passes >= 10)
+        t = sinkdiv.solve(
+            x, y, a, b, eps=0.01, tol=1e-6, solver=sinkdiv.Auto(callback=lambda check: check.passes >= 10)
+        )
     assert t.status is Status.STOPPED
     assert t.passes == 10
 
@@ -204,18 +214,17 @@ def without_numbers(*tensors):
 def captured(monkeypatch):
     """As while a CUDA graph is captured: nobody can look at a number."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # unknown to the meta device
-    for module in (measures, solving, ground):
-        monkeypatch.setattr(module, "is_captured", lambda tensor: tensor.is_meta)
+    monkeypatch.setattr(checks, "is_captured", lambda tensor: tensor.is_meta)
 
 
-FIXED = {"tol": None, "max_passes": 20}
+FIXED = {"tol": None, "solver": sinkdiv.Auto(max_passes=20)}
 
 LOSSES = {
     "divergence": lambda x, y, a, b: sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.05, **FIXED),
     "unbalanced": lambda x, y, a, b: sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.05, rho=0.3, **FIXED),
     "euclidean": lambda x, y, a, b: sinkdiv.transport_cost(x, y, a, b, blur=0.1, cost="euclidean", **FIXED),
     "unrolled": lambda x, y, a, b: sinkdiv.sinkhorn_divergence(
-        x, y, a, b, eps=0.05, derivative="unrolled", iterations=5, **FIXED
+        x, y, a, b, eps=0.05, derivative="unrolled", tol=None, solver=sinkdiv.Unrolled(iterations=5)
     ),
     "cosine": lambda x, y, a, b: sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.05, cost="cosine", **FIXED),
     "power": lambda x, y, a, b: sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.05, cost=sinkdiv.PowerCost(1.5), **FIXED),
@@ -249,7 +258,7 @@ def test_what_is_captured_takes_no_tolerance(captured, monkeypatch):
     x, y = without_numbers(*samples(weighted=False))
     with pytest.raises(ValueError, match="tol must be None"):
         sinkdiv.sinkhorn_divergence(x, y, eps=0.05)
-    monkeypatch.setattr(solving, "is_captured", lambda tensor: False)
+    monkeypatch.setattr(checks, "is_captured", lambda tensor: False)
     with pytest.raises(Exception, match="meta"):
         sinkdiv.sinkhorn_divergence(x, y, eps=0.05)
 
@@ -281,14 +290,14 @@ def test_just_so_many_passes_are_spent(route, itself, max_passes):
     x, y, a, b = samples()
     if itself:
         y, b = x, a
-    t = sinkdiv.solve(x, y, a, b, eps=0.1, tol=None, max_passes=max_passes)
+    t = sinkdiv.solve(x, y, a, b, eps=0.1, tol=None, solver=sinkdiv.Auto(max_passes=max_passes))
     assert t.passes == (max_passes if itself else max_passes - max_passes % 2)
     assert t.status is Status.FIXED
     assert t.converged is False
     assert t.history == ()
     assert "not tested" in repr(t)
     with pytest.warns(sinkdiv.ConvergenceWarning):
-        same = sinkdiv.solve(x, y, a, b, eps=0.1, tol=1e-300, max_passes=max_passes)
+        same = sinkdiv.solve(x, y, a, b, eps=0.1, tol=1e-300, solver=sinkdiv.Auto(max_passes=max_passes))
     for name in ("value", "f", "g", "marginal_error"):
         assert torch.equal(getattr(t, name), getattr(same, name))
     rows, columns = t.marginals()
@@ -300,7 +309,9 @@ def test_losses_of_a_fixed_number_of_passes(route):
     """With passes to spare, those of a converged solve; nothing warns (warnings are errors here)."""
     inputs = samples()
     options = {"eps": 0.1, "rho": 0.5}
-    found = value_and_gradients(lambda *z: sinkdiv.sinkhorn_divergence(*z, tol=None, max_passes=400, **options), inputs)
+    found = value_and_gradients(
+        lambda *z: sinkdiv.sinkhorn_divergence(*z, tol=None, solver=sinkdiv.Auto(max_passes=400), **options), inputs
+    )
     want = value_and_gradients(lambda *z: sinkdiv.sinkhorn_divergence(*z, **tight(), **options), inputs)
     for one, other in zip(found, want, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-8)
@@ -318,7 +329,7 @@ def test_derivatives_that_need_linear_systems_are_there_too(route):
         (grad,) = torch.autograd.grad(entropic, leaf, create_graph=True)
         return *torch.autograd.grad(sharp, leaf), *torch.autograd.grad(grad.square().sum(), leaf)
 
-    for one, other in zip(second(tol=None, max_passes=400), second(**tight()), strict=True):
+    for one, other in zip(second(tol=None, solver=sinkdiv.Auto(max_passes=400)), second(**tight()), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
 
 
@@ -331,20 +342,20 @@ def test_batches_lists_and_matrices_take_no_tolerance(route):
     values = sinkdiv.sinkhorn_divergence(list(x), list(y), list(a), list(b), eps=0.1, **FIXED)
     torch.testing.assert_close(values, sinkdiv.sinkhorn_divergence(x, y, a, b, eps=0.1, **FIXED), rtol=0, atol=1e-12)
     C = (x[:, :, None] - y[:, None]).square().sum(-1)
-    for method in ("auto", "sinkhorn"):
-        matrix = sinkdiv.solve_matrix(C, a, b, eps=0.1, method=method, **FIXED)
+    for solver in (sinkdiv.Auto, sinkdiv.Sinkhorn):
+        matrix = sinkdiv.solve_matrix(C, a, b, eps=0.1, tol=None, solver=solver(max_passes=20))
         assert matrix.passes.tolist() == [20] * 3
         torch.testing.assert_close(matrix.value, t.value, rtol=0, atol=1e-10)
 
 
 def test_what_goes_by_tests_needs_a_tolerance():
     x, y = samples(weighted=False)
-    for options in ({"progress": True}, {"callback": print}):
+    for solver in (sinkdiv.Auto(progress=True), sinkdiv.Auto(callback=print)):
         with pytest.raises(ValueError, match="tol=None"):
-            sinkdiv.solve(x, y, eps=0.1, tol=None, **options)
-    for method in ("newton", "lbfgs"):
-        with pytest.raises(ValueError, match=f'method="{method}"'):
-            sinkdiv.solve_matrix(torch.cdist(x, y), eps=0.1, tol=None, method=method)
+            sinkdiv.solve(x, y, eps=0.1, tol=None, solver=solver)
+    for solver in (sinkdiv.Newton(), sinkdiv.LBFGS()):
+        with pytest.raises(ValueError, match=rf"solver={type(solver).__name__}\(\)"):
+            sinkdiv.solve_matrix(torch.cdist(x, y), eps=0.1, tol=None, solver=solver)
     for wrong in (0, -1.0, True, "1e-3", float("nan")):
         with pytest.raises(ValueError, match="tol"):
             sinkdiv.solve(x, y, eps=0.1, tol=wrong)

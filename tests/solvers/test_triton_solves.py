@@ -11,8 +11,8 @@ import torch
 import sinkdiv
 from problems import cloud, costs, weights
 from sinkdiv.geometry import cloud as cloud_geometry
+from sinkdiv.geometry import whole as whole_module
 from sinkdiv.kernels import native, reference, triton
-from sinkdiv.solvers import small
 
 pytestmark = [
     pytest.mark.skipif(not triton.available, reason="Triton is not installed"),
@@ -21,7 +21,7 @@ pytestmark = [
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-EXACT = {"tol": 1e-11, "max_passes": 5000}
+EXACT = {"tol": 1e-11, "solver": sinkdiv.Auto(max_passes=5000)}
 
 N, M = 12, 9
 
@@ -35,7 +35,7 @@ def on_gpu(monkeypatch):
             if DEVICE == "cpu":
                 patch.setattr(triton, "serves", lambda tensor: tensor.dtype in triton.DTYPES)
                 patch.setattr(native, "serves", lambda tensor: False)
-            patch.setattr(small, "GPU_SIDE", 256 if whole else 0)
+            patch.setattr(whole_module, "GPU_SIDE", 256 if whole else 0)
             for name in ("softmin", "marginals", "weighted_marginals", "tangent_marginals", "plan_product", "plan_cost",
                          "plan_gradient", "weighted_gradient", "gradient_tangent", "corrected_primal"):  # fmt: skip
                 patch.setattr(reference, name, None)
@@ -111,9 +111,8 @@ def test_float32(on_gpu, monkeypatch, d, precision):
     monkeypatch.setattr(cloud_geometry, "KEPT_ENTRIES", 0)
     options = {"eps": 0.1 * d}
     expected = transport("cpu", d, **options, **EXACT)
-    found = on_gpu(
-        lambda device: transport(device, d, torch.float32, tol=1e-5, precision=precision, max_passes=2000, **options)
-    )
+    solver = sinkdiv.Auto(precision=precision)
+    found = on_gpu(lambda device: transport(device, d, torch.float32, tol=1e-5, solver=solver, **options))
     moved = 2.0**-11 * d if precision == "tf32" else 0.0
     assert_same({"value": found["value"]}, {"value": expected["value"]}, atol=1e-6 * d + moved)
     assert_same(found, expected, atol=1e-4 * d + 2 * moved)

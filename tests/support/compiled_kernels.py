@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sinkdiv.costs import power
-from sinkdiv.kernels.triton import operands, pairs, small
+from sinkdiv.kernels.triton import operands, reductions, small
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -119,40 +119,41 @@ def loops(code):
 def of_points(d, operations, *, dtype=torch.float32, precision="high", p=2, n=300):
     """Compile some operations of points in d dimensions."""
     x, y = torch.zeros(1, n, d, dtype=dtype), torch.zeros(1, n, d, dtype=dtype)
-    launch(pairs.Pairs(x, y, power(p), precision=precision), x, y, operations)
+    launch(reductions.PointReductions(x, y, power(p), precision=precision), x, y, operations)
 
 
 def of_matrix(operations, *, dtype=torch.float32, n=300):
-    launch(pairs.MatrixPairs(torch.zeros(1, n, n, dtype=dtype)), None, None, operations)
+    launch(reductions.MatrixReductions(torch.zeros(1, n, n, dtype=dtype)), None, None, operations)
 
 
-def launch(reductions, x, y, operations):
-    shape, dtype = reductions._operands.shape, torch.float64 if reductions._operands.wide else torch.float32
+def launch(pairs, x, y, operations):
+    shape, dtype = pairs._operands.shape, torch.float64 if pairs._operands.wide else torch.float32
     h, eps = torch.zeros(shape[0], shape[1], dtype=dtype), torch.ones(shape[0], 1, dtype=dtype)
     arguments = {
-        "softmin": (h, eps), "softmin_near": (h, h, eps), "ctransform": (h,), "marginals": (h, h, eps),
+        "softmin": (h, eps), "softmin near": (h, eps, h), "ctransform": (h,), "marginals": (h, h, eps),
         "plan_cost": (h, h, eps), "plan_gradient": (h, h, eps), "gradient_tangent": (h, h, eps, h, h, x, y),
+        "cost_product": (h, h, eps, h[:, :, None]),
     }  # fmt: skip
     for operation in operations:
-        getattr(reductions, operation)(*arguments[operation])
+        getattr(pairs, operation.split()[0])(*arguments[operation])
 
 
 def representative():
     """A kernel of each kind; float64 and streamed ones, which take long to compile, by their softmins."""
-    of_points(3, ("softmin", "softmin_near", "marginals", "plan_gradient"))
-    of_points(64, ("softmin_near", "marginals", "gradient_tangent"))
-    of_points(64, ("softmin_near",), precision="tf32")
-    of_points(512, ("softmin_near",))
-    of_points(3, ("softmin_near", "plan_gradient"), dtype=torch.float64)
-    of_points(64, ("softmin_near",), p=1)
-    of_matrix(("softmin_near", "marginals"))
+    of_points(3, ("softmin", "softmin near", "marginals", "plan_gradient", "cost_product"))
+    of_points(64, ("softmin near", "marginals", "gradient_tangent"))
+    of_points(64, ("softmin near",), precision="tf32")
+    of_points(512, ("softmin near",))
+    of_points(3, ("softmin near", "plan_gradient"), dtype=torch.float64)
+    of_points(64, ("softmin near",), p=1)
+    of_matrix(("softmin near", "marginals"))
 
 
 def few():
     """What a solve is made of, and TF32."""
-    of_points(3, ("softmin_near",))
-    of_points(64, ("softmin_near", "marginals"))
-    of_points(64, ("softmin_near",), precision="tf32")
+    of_points(3, ("softmin near",))
+    of_points(64, ("softmin near", "marginals"))
+    of_points(64, ("softmin near",), precision="tf32")
 
 
 def smallest():
@@ -167,7 +168,7 @@ def small_solves():
     for n, m, symmetric in ((1, 1, False), (2, 64, False), (256, 1, False), (128, 128, True), (256, 256, False)):
         a, b = torch.zeros(1, n), torch.zeros(1, m)
         small.solve_small(
-            torch.zeros(1, n, m), a, b, torch.zeros(1), 0.1, (math.inf, math.inf),
+            torch.zeros(1, n, m), a, b, torch.zeros(1), torch.ones(1, dtype=torch.float64), (math.inf, math.inf),
             symmetric=symmetric, start=None, tol=1e-3, max_passes=100, checks=50,
         )  # fmt: skip
 
@@ -176,6 +177,6 @@ if __name__ == "__main__":
     for name in ("accelerated_kernel", "symmetric_kernel"):
         setattr(small, name, Compiled(getattr(small, name), sys.argv[1]))
     for name in ("softmin_kernel", "joined_kernel", "ctransform_kernel", "sums_kernel", "products_kernel"):
-        setattr(pairs, name, Compiled(getattr(pairs, name), sys.argv[1]))
+        setattr(reductions, name, Compiled(getattr(reductions, name), sys.argv[1]))
     operands.multiplies_asynchronously = lambda device: sys.argv[1] == "sm_90"
     {"representative": representative, "few": few, "smallest": smallest, "small": small_solves}[sys.argv[2]]()

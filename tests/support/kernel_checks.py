@@ -80,6 +80,8 @@ class Case:
     lost: torch.Tensor
     """By how many units of float64 or float32 the cost of a pair may be off."""
     arithmetic: Arithmetic
+    p: float = 2
+    """The exponent of the cost."""
     forbidden: torch.Tensor | None = None
     """Pairs (B, n, m) whose costs are +∞ instead."""
 
@@ -89,9 +91,8 @@ class Case:
     @property
     def exact(self):
         """The specification in float64."""
-        if self.forbidden is None:
-            return reference.MatrixPairs(self.C)
-        return reference.ForbiddingPairs(self.C.masked_fill(self.forbidden, torch.inf))
+        C = self.C if self.forbidden is None else self.C.masked_fill(self.forbidden, torch.inf)
+        return reference.MatrixReductions(C)
 
     def exponents(self, h):
         """h_j − C_ij/ε, (B, n, m), in float64."""
@@ -141,8 +142,16 @@ def make(shape, dtype, p, arithmetic, *, device="cpu", matrix=False):
     log_h = (largest * (uniform(batch, m) - 0.5) / eps.double()).to(dtype)
     h = b.log() + log_h
     lost = torch.zeros_like(C) if matrix else arithmetic.lost(x, y, C, eps, p)
-    case = Case(x, y, a, b, h, h, h, log_h, eps, C, lost, arithmetic)
+    case = Case(x, y, a, b, h, h, h, log_h, eps, C, lost, arithmetic, p)
     return with_unit_masses(case)
+
+
+def with_infinite_eps(case):
+    """The case whose plan is the product of its weights, exp(u_i + h_j) with ε = ∞."""
+    eps = torch.full_like(case.eps, torch.inf)
+    given = case.lost.any()  # else a matrix, whose costs lose nothing
+    lost = case.arithmetic.lost(case.x, case.y, case.C, eps, case.p) if given else case.lost
+    return replace(case, u=case.a.log(), h=case.b.log(), eps=eps, lost=lost)
 
 
 def with_unit_masses(case):
@@ -207,8 +216,7 @@ def check_sums(pairs, case, dtype, widths=(1, 5, 12, 13, 70)):
     assert (rows[case.u.isinf()] == 0).all()
     assert (columns[case.h.isinf()] == 0).all()
 
-    check("plan_cost", pairs.plan_cost(*given), (P * case.C).sum((1, 2)),
-          (entry * case.C + P * (case.C + case.lost)).sum((1, 2)), dtype)  # fmt: skip
+    check_cost_sums(pairs, case, dtype, widths)
 
     along = Directions.of(case, dtype)
     weights, off = along.weighted_by_logarithms(P, entry)
@@ -221,6 +229,23 @@ def check_sums(pairs, case, dtype, widths=(1, 5, 12, 13, 70)):
         v = torch.randn(*case.h.shape, k, generator=generator, dtype=dtype).to(case.h.device)
         check(f"plan_product {k}", pairs.plan_product(*given, v), P @ v.double(), off @ v.double().abs(), dtype)
     check_corrected_primal(pairs, case, dtype)
+    if case.forbidden is None:
+        check_cost_sums(pairs, with_infinite_eps(case), dtype, widths[:1])
+
+
+def check_cost_sums(pairs, case, dtype, widths):
+    """<P, C> and (P∘C) v. Each P_ij C_ij carries its plan entry's error and that of its cost."""
+    P, entry = exact_plan(case)
+    given, costs = (case.u, case.h, case.eps), P * case.C
+    off = entry * case.C + P * (case.C + case.lost)
+    check("plan_cost", pairs.plan_cost(*given), costs.sum((1, 2)), off.sum((1, 2)), dtype)
+    off = off + case.arithmetic.factors * costs
+    for k in widths:
+        generator = torch.Generator().manual_seed(k)
+        v = torch.randn(*case.h.shape, k, generator=generator, dtype=dtype).to(case.h.device)
+        largest = float(case.C.max() * v.abs().max())
+        actual = pairs.cost_product(*given, v)
+        check(f"cost_product {k}", actual, costs @ v.double(), off @ v.double().abs(), dtype, largest)
 
 
 def check_corrected_primal(pairs, case, dtype):

@@ -5,6 +5,8 @@ import torch
 from scipy.spatial.distance import cdist
 from scipy.special import xlogy
 
+import sinkdiv
+
 #: Marginal error to ask for where a test compares with an exact answer.
 TOL = {torch.float64: 1e-10, torch.float32: 1e-5}
 
@@ -15,9 +17,18 @@ CLOSE = {torch.float64: 1e-9, torch.float32: 1e-5}
 EXPONENT = {"sqeuclidean": 2, "euclidean": 1}
 
 
-def tight(dtype=torch.float64):
-    """Options of a solve whose value is exact up to rounding."""
-    return {"tol": TOL[dtype], "max_passes": 50_000}
+#: The solvers by what tests call them.
+SOLVERS = {
+    "auto": sinkdiv.Auto,
+    "sinkhorn": sinkdiv.Sinkhorn,
+    "lbfgs": sinkdiv.LBFGS,
+    "newton": sinkdiv.Newton,
+}
+
+
+def tight(dtype=torch.float64, solver=sinkdiv.Auto, **options):
+    """Options of a solve whose value is exact up to rounding; ``options`` are more of the solver's."""
+    return {"tol": TOL[dtype], "solver": solver(max_passes=50_000, **options)}
 
 
 def cloud(seed, n, d=2, *, dtype=torch.float64, batch=None):

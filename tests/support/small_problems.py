@@ -62,7 +62,7 @@ def transport_problem(kind, dtype=torch.float64):
         y = y + kind.offset
     cost = find_cost(kind.name)
     geometry = MatrixGeometry(cost.matrix(x, y)) if kind.form == "matrix" else CloudGeometry(x, y, cost)
-    return Problem(geometry, a, b, kind.eps, kind.rho)
+    return Problem(geometry, a, b, (kind.eps,) * len(a), kind.rho)
 
 
 #: Units of rounding that two solves of at most `SHORT` passes may be apart in errors, values and potentials: about four
@@ -81,18 +81,18 @@ def assert_same_solution(one, other, problem, limits):
     spread = float(problem.geometry.spread().max())
     # Each value is below the optimum by at most the product of its gradient, which is the marginal error, with the way
     # to the optimal potentials, which vary by no more than the cost.
-    torch.testing.assert_close(one.value, other.value, rtol=0, atol=2 * limits.tol * (spread + problem.eps))
+    torch.testing.assert_close(one.value, other.value, rtol=0, atol=2 * limits.tol * (spread + problem.eps[0]))
     if max(int(solution.passes.max()) for solution in (one, other)) > SHORT:
         return
     assert one.passes.tolist() == other.passes.tolist()
     assert [passes for passes, _ in one.history] == [passes for passes, _ in other.history]
     size = spread if problem.balanced else spread + max(problem.rho)
-    rounding = torch.finfo(torch.float64).eps * (1 + size / problem.eps)
+    rounding = torch.finfo(torch.float64).eps * (1 + size / problem.eps[0])
     errors = [torch.tensor([error for _, error in solution.history]).double() for solution in (one, other)]
     torch.testing.assert_close(*errors, rtol=1e-6, atol=ERROR_UNITS * rounding)  # the history is kept in float32
     torch.testing.assert_close(one.marginal_error, other.marginal_error, rtol=0, atol=ERROR_UNITS * rounding)
-    torch.testing.assert_close(one.value, other.value, rtol=0, atol=VALUE_UNITS * rounding * problem.eps)
+    torch.testing.assert_close(one.value, other.value, rtol=0, atol=VALUE_UNITS * rounding * problem.eps[0])
     gauge = [solution.f.mean(-1, keepdim=True) if problem.balanced else 0.0 for solution in (one, other)]
     for name, sign in (("f", -1), ("g", 1), ("raw_f", -1), ("raw_g", 1)):
         potentials = [getattr(solution, name) + sign * c for solution, c in zip((one, other), gauge, strict=True)]
-        torch.testing.assert_close(*potentials, rtol=0, atol=POTENTIAL_UNITS * rounding * problem.eps)
+        torch.testing.assert_close(*potentials, rtol=0, atol=POTENTIAL_UNITS * rounding * problem.eps[0])

@@ -1,6 +1,7 @@
 """Point sets in files, and the divergence between two of them as plain numbers."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 import sinkdiv
 from sinkdiv.generative.errors import InputError
 from sinkdiv.generative.files import replacing
+from sinkdiv.solvers.choice import SOLVERS
 
 LARGEST_PLAN = 10**8
 
@@ -33,24 +35,41 @@ def read_pair(first: Path, second: Path, weights_a: Path | None, weights_b: Path
 
 
 def measure_distance(
-    x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, **options: Any
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    what: Mapping[str, Any],
+    value: str,
+    solver: str,
+    how: Mapping[str, Any],
 ) -> tuple[sinkdiv.Divergence, dict[str, Any]]:
     """The solved divergence, and its value, interval and statuses as plain numbers and sentences.
 
     Args:
         x, y, a, b: as `read_pair` returns them.
-        options: of `sinkdiv.solve_divergence`.
+        what: options of `sinkdiv.solve_divergence`.
+        value: "entropic" or "sharp"; the interval belongs to the entropic one.
+        solver: the name of one of `sinkdiv.solvers.choice.SOLVERS`.
+        how: options of that solver.
+
+    Raises:
+        InputError: when an option or the points are wrong, with a line that names what.
     """
+    if value not in ("entropic", "sharp"):
+        raise InputError(f"--value {value}: expected entropic or sharp")
+    if solver not in SOLVERS:
+        raise InputError(f"--solver {solver}: expected one of {', '.join(SOLVERS)}")
     try:
-        divergence = sinkdiv.solve_divergence(x, y, a, b, **options)
+        divergence = sinkdiv.solve_divergence(x, y, a, b, **what, solver=SOLVERS[solver](**how))
     except ValueError as error:
         raise InputError(str(error)) from error
-    lower, upper = divergence.bounds
+    lower, upper = map(float, divergence.bounds) if value == "entropic" else (None, None)
     transports = {"first_to_second": divergence.ab, "first_to_itself": divergence.aa, "second_to_itself": divergence.bb}
     return divergence, {
-        "value": float(divergence.value),
-        "lower": float(lower),
-        "upper": float(upper),
+        "value": float(divergence.value if value == "entropic" else divergence.sharp),
+        "lower": lower,
+        "upper": upper,
         "converged": bool(divergence.converged),
         "transports": {
             name: {

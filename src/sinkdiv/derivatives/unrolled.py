@@ -12,35 +12,37 @@ import math
 import torch
 from torch import Tensor
 
-from sinkdiv.derivatives.pairing import Pairing
-from sinkdiv.derivatives.streamed import Tensors
+from sinkdiv.geometry import DifferentiableReductions
+from sinkdiv.transforms import Tensors
 
 
-class Unrolled:
+class UnrolledIterations:
     """The plan after ``iterations`` updates of both potentials, as a function of (a, b, *costs)."""
 
-    def __init__(self, pairing: Pairing, rho: tuple[float, float], iterations: int, *, positive: bool) -> None:
+    def __init__(
+        self, reductions: DifferentiableReductions, rho: tuple[float, float], iterations: int, *, positive: bool
+    ) -> None:
         """``positive`` tells whether all weights are known to be."""
-        self._pairing, self._rho, self._iterations, self._positive = pairing, rho, iterations, positive
+        self._reductions, self._rho, self._iterations, self._positive = reductions, rho, iterations, positive
 
     def sharp(self, a: Tensor, b: Tensor, costs: Tensors) -> Tensor:
         """<P, C>, (B,)."""
         f, g = self._potentials(a, b, costs)
-        return self._pairing.plan_cost(f, g, a, b, costs)
+        return self._reductions.plan_cost(f, g, a, b, costs)
 
     def entropic(self, a: Tensor, b: Tensor, costs: Tensors) -> Tensor:
         """The dual value of the potentials, (B,)."""
         f, g = self._potentials(a, b, costs)
-        plan_mass = self._pairing.product(f, g, a, b[:, :, None], costs, side=0).sum((1, 2))
+        plan_mass = self._reductions.product(f, g, a, b[:, :, None], costs, side=0).sum((1, 2))
         gains = _gain(a, f, self._rho[0]) + _gain(b, g, self._rho[1])
-        return gains - self._pairing.eps * (plan_mass - a.sum(-1) * b.sum(-1))
+        return gains - self._reductions.eps[:, 0] * (plan_mass - a.sum(-1) * b.sum(-1))
 
     def _potentials(self, a: Tensor, b: Tensor, costs: Tensors) -> tuple[Tensor, Tensor]:
         f, g = torch.zeros_like(a), torch.zeros_like(b)
-        damping = [1.0 if math.isinf(rho) else 1 / (1 + self._pairing.eps / rho) for rho in self._rho]
+        damping = [1 / (1 + self._reductions.eps / rho) for rho in self._rho]
         for _ in range(self._iterations):
-            f = self._pairing.kernel_softmin(g, b, costs, side=0, positive=self._positive) * damping[0]
-            g = self._pairing.kernel_softmin(f, a, costs, side=1, positive=self._positive) * damping[1]
+            f = self._reductions.kernel_softmin(g, b, costs, side=0, positive=self._positive) * damping[0]
+            g = self._reductions.kernel_softmin(f, a, costs, side=1, positive=self._positive) * damping[1]
         return f, g
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import sinkdiv
 from sinkdiv.generative.settings import Settings, one_of, require, setting
 
 
@@ -34,5 +35,6 @@ class SinkhornSettings(Settings):
 
     def library_options(self, *, warm_start: bool = False) -> dict[str, Any]:
         """The keywords of the library's functions and modules that these settings are."""
-        options = {"value": self.value, "derivative": self.derivative, "iterations": self.iterations or None}
-        return options | ({"warm_start": True} if warm_start else {})
+        unrolled = self.derivative == "unrolled"
+        solver = sinkdiv.Unrolled(iterations=self.iterations) if unrolled else sinkdiv.Auto(warm_start=warm_start)
+        return {"value": self.value, "derivative": self.derivative, "solver": solver}

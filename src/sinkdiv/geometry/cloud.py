@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sinkdiv.costs import Cost
-from sinkdiv.geometry.protocol import Geometry
-from sinkdiv.kernels import Pairs, PointPairs, forms_fast, native, of_matrix, of_points
+from sinkdiv.geometry.differentiable import DifferentiableReductions, OfPoints
+from sinkdiv.geometry.padding import stacked
+from sinkdiv.geometry.pairwise import PairwiseGeometry
+from sinkdiv.geometry.protocol import Geometry, Points
+from sinkdiv.geometry.whole import Operand
+from sinkdiv.kernels import PointReductions, Reductions, forms_fast, native, of_matrix, of_points
+from sinkdiv.measures import center_of
 
 #: A cost matrix of at most this many entries is formed once and kept, where forming it again would cost more.
 KEPT_ENTRIES = 2**22
 
 
-class CloudGeometry(Geometry):
+class CloudGeometry(PairwiseGeometry):
     """Costs c(x_i, y_j) of points x (B, n, d) and y (B, m, d). The tensors its cost is made of are x and y."""
 
     def __init__(
@@ -40,15 +46,16 @@ class CloudGeometry(Geometry):
             self._given = own, own if self.symmetric else self._given[1].clone()  # centred when that is asked for
         else:
             self._given = self.x, self.y
+        self._like = self._given[0]
         self.shape = (x.shape[0], x.shape[1], y.shape[1])
         self.dtype, self.device = x.dtype, x.device
-        self._point_pairs: dict[int, PointPairs] = {}
-        self._kept_pairs: dict[int, Pairs] = {}
+        self._point_reductions: dict[int, PointReductions] = {}
+        self._kept_reductions: dict[int, Reductions] = {}
 
     @cached_property
     def center(self) -> Tensor:
         """What was subtracted from the points, (B, 1, d)."""
-        return self._given[1].mean(1, keepdim=True) if self._given_center is None else self._given_center
+        return center_of(self._given[1]) if self._given_center is None else self._given_center
 
     @cached_property
     def x(self) -> Tensor:
@@ -60,28 +67,28 @@ class CloudGeometry(Geometry):
         """The centred columns' points (B, m, d)."""
         return self.x if self.symmetric else self._given[1] - self.center
 
-    def pairs(self, side: int) -> Pairs:
+    def reductions(self, side: int) -> Reductions:
         batch, n, m = self.shape
         if forms_fast(self._given[0], self.cost) or batch * n * m > KEPT_ENTRIES:
             return self._of_points(side)
-        if not self._kept_pairs:
+        if not self._kept_reductions:
             C = self._of_points(0).costs()
-            self._kept_pairs = {0: of_matrix(C), 1: of_matrix(C.mT)}
-        return self._kept_pairs[side]
+            self._kept_reductions = {0: of_matrix(C), 1: of_matrix(C.mT)}
+        return self._kept_reductions[side]
 
-    def native_pairs(self) -> native.AnyPairs | None:
-        return self._native
+    def native_operand(self) -> Operand | None:
+        return self._native_operand
 
     @cached_property
-    def _native(self) -> native.AnyPairs | None:
+    def _native_operand(self) -> Operand | None:
         x, y = self._given  # centred or not: a small problem of low dimension need not pay for it
-        return native.Pairs(x, y, self.cost) if native.serves(x) and native.knows(self.cost) else None
+        return native.PointReductions(x, y, self.cost) if native.serves(x) and native.knows(self.cost) else None
 
-    def _of_points(self, side: int) -> PointPairs:
-        if not self._point_pairs:
-            pairs = of_points(self.x, self.y, self.cost, precision=self.precision, counts=self.counts)
-            self._point_pairs = {0: pairs, 1: pairs if self.symmetric else pairs.swapped()}
-        return self._point_pairs[side]
+    def _of_points(self, side: int) -> PointReductions:
+        if not self._point_reductions:
+            own = of_points(self.x, self.y, self.cost, precision=self.precision, counts=self.counts)
+            self._point_reductions = {0: own, 1: own if self.symmetric else own.swapped()}
+        return self._point_reductions[side]
 
     def spread(self) -> Tensor:
         return self._spread
@@ -102,13 +109,24 @@ class CloudGeometry(Geometry):
             return grad_x, grad_x
         return grad_x, gradient(1) if wanted[1] else None
 
-    def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, side: int) -> Tensor:
-        """Σ_j P_ij (s_i + t_j + log P_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d): one pass. ``s`` belongs to the rows, as ``u``.
+    def weighted_gradients(
+        self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, wanted: tuple[bool, ...]
+    ) -> tuple[Tensor | None, ...]:
+        def gradient(side: int) -> Tensor:
+            plan, factors = ((u, h), (s, t)) if side == 0 else ((h, u), (t, s))
+            return self._of_points(side).weighted_gradient(*plan, eps, *factors)
 
-        On side 1 the sum is over the rows, with ∂c(x_i, y_j)/∂y_j, (B, m, d).
-        """
-        (u, h), (s, t) = ((u, h), (s, t)) if side == 0 else ((h, u), (t, s))
-        return self._of_points(side).weighted_gradient(u, h, eps, s, t)
+        grad_x = gradient(0) if wanted[0] else None
+        if self.symmetric and u is h and s is t and grad_x is not None:
+            return grad_x, grad_x
+        return grad_x, gradient(1) if wanted[1] else None
+
+    def differentiable(self, eps: Tensor) -> DifferentiableReductions:
+        return OfPoints(eps, self.cost, self.center)
+
+    @property
+    def points(self) -> Points:
+        return self
 
     def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
         """Σ_j P_ij Ċ_ij, (B, n), and Σ_i P_ij Ċ_ij, (B, m), as x moves along dx and y along dy: one pass for both."""
@@ -124,11 +142,12 @@ class CloudGeometry(Geometry):
         (u, h), (s, t), (dx, dy) = ((u, h), (s, t), (dx, dy)) if side == 0 else ((h, u), (t, s), (dy, dx))
         return self._of_points(side).gradient_tangent(u, h, eps, s, t, dx, dy)
 
-    def to(self, dtype: torch.dtype) -> CloudGeometry:
+    def exact(self) -> CloudGeometry:
         # float32 coordinates are exact in float64, so the original points are recovered to their last place.
-        center = self.center.to(dtype)
-        x = self.x.to(dtype)
-        return CloudGeometry(x, x if self.symmetric else self.y.to(dtype), self.cost, center=torch.zeros_like(center))
+        return self._with(self.x.double(), self.y.double())
+
+    def part(self, which: Tensor) -> CloudGeometry:
+        return self._with(self.x[which], self.y[which])
 
     def at(self, points: Tensor, side: int) -> CloudGeometry:
         """The geometry whose rows are new points (B, k, d) and whose columns are y (side 0) or x (side 1)."""
@@ -136,10 +155,35 @@ class CloudGeometry(Geometry):
         points, center = points.detach() - self.center, torch.zeros_like(self.center)
         return CloudGeometry(points, columns, self.cost, center=center, precision=self.precision)
 
-    def resembles(self, other: CloudGeometry) -> bool:
+    def resembles(self, other: Points) -> bool:
         """Whether the other's points could be these: as many problems, of one dimension, dtype, device and cost."""
-        mine, others = ((g.shape[0], g._given[0].shape[-1], g.dtype, g.device, g.cost.exponent) for g in (self, other))
-        return mine == others
+        return isinstance(other, CloudGeometry) and self._likeness == other._likeness
+
+    @property
+    def batch_kind(self) -> object:
+        return self._likeness[1:], self.precision, self.symmetric
+
+    def joined(self, others: Sequence[Geometry]) -> CloudGeometry:
+        """What is padded are copies of a problem's own first point: the spread of the costs stays what it was."""
+        clouds = [self, *(other for other in others if isinstance(other, CloudGeometry))]
+        counts = tuple(
+            # Made on the device: a copy from the host would wait for it.
+            torch.cat([self._like.new_full(cloud.shape[:1], cloud.shape[side], dtype=torch.int32) for cloud in clouds])
+            for side in (1, 2)
+        )
+        x = stacked([cloud.x for cloud in clouds], repeat=True)
+        y = x if self.symmetric else stacked([cloud.y for cloud in clouds], repeat=True)
+        center = torch.zeros_like(x[:, :1])  # the points are centred, each problem's at its own
+        return CloudGeometry(x, y, self.cost, center=center, counts=(counts[0], counts[1]), precision=self.precision)
+
+    @property
+    def _likeness(self) -> tuple[object, ...]:
+        return self.shape[0], self._given[0].shape[-1], self.dtype, self.device, self.cost.exponent
+
+    def _with(self, x: Tensor, y: Tensor) -> CloudGeometry:
+        """The same between other points, which are centred already."""
+        center = torch.zeros_like(x[:, :1])
+        return CloudGeometry(x, x if self.symmetric else y, self.cost, center=center, precision=self.precision)
 
     def _sides(self, side: int) -> tuple[Tensor, Tensor]:
         return (self.x, self.y) if side == 0 else (self.y, self.x)

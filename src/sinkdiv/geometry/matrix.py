@@ -7,11 +7,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sinkdiv.geometry.protocol import Geometry
-from sinkdiv.kernels import Pairs, native, of_matrix
+from sinkdiv.geometry.differentiable import DifferentiableReductions, OfMatrix
+from sinkdiv.geometry.pairwise import PairwiseGeometry
+from sinkdiv.geometry.whole import Operand
+from sinkdiv.kernels import Reductions, native, of_matrix
 
 
-class MatrixGeometry(Geometry):
+class MatrixGeometry(PairwiseGeometry):
     """An explicit batch of cost matrices C (B, n, m). The tensor its cost is made of is C.
 
     Keeps a copy: the caller may change C in place before somebody asks for a bound or the plan. It takes as much memory
@@ -21,23 +23,20 @@ class MatrixGeometry(Geometry):
     def __init__(self, C: Tensor, *, copy: bool = True, forbids: bool | None = None) -> None:
         """``forbids`` tells whether entries may be +∞; if omitted it is read from the device."""
         self.C = C.detach().clone(memory_format=torch.contiguous_format) if copy else C.detach()
+        self._like = self.C
         self.shape = (C.shape[0], C.shape[1], C.shape[2])
         self.dtype, self.device = C.dtype, C.device
         self._known_to_forbid = forbids
-        self._pairs: dict[int, Pairs] = {}
+        self._reductions: dict[int, Reductions] = {}
 
-    @property
-    def matrix(self) -> Tensor:
-        return self.C
+    def reductions(self, side: int) -> Reductions:
+        if side not in self._reductions:
+            self._reductions[side] = of_matrix(self.C if side == 0 else self.C.mT, forbids=self.forbids)
+        return self._reductions[side]
 
-    def pairs(self, side: int) -> Pairs:
-        if side not in self._pairs:
-            self._pairs[side] = of_matrix(self.C if side == 0 else self.C.mT, forbids=self.forbids)
-        return self._pairs[side]
-
-    def native_pairs(self) -> native.AnyPairs | None:
-        pairs = self.pairs(0)
-        return pairs if isinstance(pairs, native.MatrixPairs) else None
+    def native_operand(self) -> Operand | None:
+        reductions = self.reductions(0)
+        return reductions if isinstance(reductions, native.MatrixReductions) else None
 
     @cached_property
     def _range(self) -> tuple[Tensor, Tensor]:
@@ -64,18 +63,23 @@ class MatrixGeometry(Geometry):
             largest = torch.where(torch.isposinf(self.C), -torch.inf, self.C).amax((1, 2))
         return largest - least
 
-    def softmin_by_marginal(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
-        """With a good guess it is read off the columns' sums, which need no transposed copy of C."""
-        _, columns = self.marginals(h, near / eps, eps)
-        far = 1 / torch.finfo(self.dtype).tiny ** 0.5
-        if bool(((columns > 1 / far) & (columns < far)).all()):
-            return near - eps * columns.log()
-        return self.softmin(h, eps, 1)
-
     def gradients(self, u: Tensor, h: Tensor, eps: Tensor, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         return (self.plan_matrix(u, h, eps) if wanted[0] else None,)
 
-    def to(self, dtype: torch.dtype) -> MatrixGeometry:
-        return (
-            self if dtype == self.dtype else MatrixGeometry(self.C.to(dtype), copy=False, forbids=self._known_to_forbid)
-        )
+    def weighted_gradients(
+        self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, wanted: tuple[bool, ...]
+    ) -> tuple[Tensor | None, ...]:
+        return (self.reductions(0).weighted_plan(u, h, eps, s, t) if wanted[0] else None,)
+
+    def differentiable(self, eps: Tensor) -> DifferentiableReductions:
+        return OfMatrix(eps)
+
+    def costs(self) -> Tensor:
+        return self.C
+
+    def exact(self) -> MatrixGeometry:
+        wide = self.C.double()
+        return self if wide is self.C else MatrixGeometry(wide, copy=False, forbids=self._known_to_forbid)
+
+    def part(self, which: Tensor) -> MatrixGeometry:
+        return MatrixGeometry(self.C[which], copy=False, forbids=self._known_to_forbid)

@@ -10,7 +10,10 @@ from torch import Tensor
 from sinkdiv.costs import LOW_DIMENSION, Cost
 from sinkdiv.kernels import native, reference, triton
 
-__all__ = ["PRECISIONS", "Pairs", "PointPairs", "describe", "native", "of_matrix", "of_points", "reference", "triton"]
+__all__ = [
+    "PRECISIONS", "PointReductions", "Reductions",
+    "describe", "forms_fast", "native", "of_matrix", "of_points", "reference", "triton",
+]  # fmt: skip
 
 
 #: How precisely GPUs multiply coordinates in more than a few dimensions (`sinkdiv.kernels.triton.operands`): about as
@@ -18,12 +21,12 @@ __all__ = ["PRECISIONS", "Pairs", "PointPairs", "describe", "native", "of_matrix
 PRECISIONS = ("high", "tf32")
 
 
-class Pairs(Protocol):
+class Reductions(Protocol):
     """Reductions over the pairs of each problem of a batch; `reference` defines them."""
 
-    def softmin(self, h: Tensor, eps: Tensor) -> Tensor: ...
-    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor: ...
+    def softmin(self, h: Tensor, eps: Tensor, near: Tensor | None = None) -> Tensor: ...
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor: ...
+    def cost_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor: ...
     def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor: ...
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor: ...
     def weighted_plan(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor: ...
@@ -36,10 +39,10 @@ class Pairs(Protocol):
     def costs(self) -> Tensor: ...
 
 
-class PointPairs(Pairs, Protocol):
-    """Those of points have derivatives in the points besides."""
+class PointReductions(Reductions, Protocol):
+    """Reductions over pairs of points, which have derivatives in the points besides."""
 
-    def swapped(self) -> PointPairs: ...
+    def swapped(self) -> PointReductions: ...
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor: ...
     def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor: ...
     def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -50,26 +53,26 @@ class PointPairs(Pairs, Protocol):
 
 def of_points(
     x: Tensor, y: Tensor, cost: Cost, *, precision: str = "high", counts: tuple[Tensor, Tensor] | None = None
-) -> PointPairs:
-    """The pairs of x (B, n, d) and y (B, m, d).
+) -> PointReductions:
+    """The reductions over the pairs of x (B, n, d) and y (B, m, d).
 
     ``precision`` is that of matrix products on GPUs (`sinkdiv.kernels.triton.operands`). ``counts`` (B,) tell how many
     rows and columns of each problem are real; the others have no weight, and kernels may pass over them.
     """
     if native.serves(x) and native.knows(cost):
-        return native.Pairs(x, y, cost)
+        return native.PointReductions(x, y, cost)
     if triton.serves(x):
         return triton.of_points(x, y, cost, precision=precision, counts=counts)
-    return reference.Pairs(x, y, cost)
+    return reference.PointReductions(x, y, cost)
 
 
-def of_matrix(C: Tensor, *, forbids: bool = False) -> Pairs:
-    """The pairs whose costs are C (B, n, m); ``forbids`` tells whether some are +∞."""
-    if triton.serves(C) and not forbids:
-        return triton.of_matrix(C)
+def of_matrix(C: Tensor, *, forbids: bool = False) -> Reductions:
+    """The reductions over pairs whose costs are C (B, n, m); ``forbids`` tells whether some are +∞."""
     if forbids:
-        return reference.ForbiddingPairs(C)
-    return native.MatrixPairs(C) if native.serves(C) else reference.MatrixPairs(C)
+        return reference.MatrixReductions(C)
+    if triton.serves(C):
+        return triton.of_matrix(C)
+    return native.MatrixReductions(C) if native.serves(C) else reference.MatrixReductions(C)
 
 
 def forms_fast(points: Tensor, cost: Cost) -> bool:

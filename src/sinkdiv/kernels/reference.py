@@ -5,6 +5,8 @@ order, so that no reduction ever needs the whole n × m matrix.
 
 Plans are given by their scaled logarithms: P_ij = exp(u_i + h_j − C_ij/ε) with u = log a + f/ε (B, n) and
 h = log b + g/ε (B, m). ε is a tensor (B, 1): one regularisation for each problem of the batch.
+
+A pair whose cost is +∞ is forbidden: its entry of the plan is 0, and 0·∞ is 0 here.
 """
 
 from __future__ import annotations
@@ -34,15 +36,15 @@ class _Reductions(ABC):
     @abstractmethod
     def tiles(self) -> Iterator[Tile]: ...
 
-    def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
+    def softmin(self, h: Tensor, eps: Tensor, near: Tensor | None = None) -> Tensor:
+        """``near`` (B, n) is a guess of the result. A kernel may use it to save time; this one does not."""
         return softmin(self.tiles(), h, eps)
-
-    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
-        """The same; ``near`` (B, n) is a guess of it, of which a kernel may make use."""
-        return self.softmin(h, eps)
 
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
         return plan_product(self.tiles(), u, h, eps, v)
+
+    def cost_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
+        return cost_product(self.tiles(), u, h, eps, v)
 
     def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         return plan_cost(self.tiles(), u, h, eps)
@@ -71,8 +73,8 @@ class _Reductions(ABC):
         return torch.cat([C for _, C in self.tiles()], 1)
 
 
-class Pairs(_Reductions):
-    """The pairs of x (B, n, d) and y (B, m, d) under a cost."""
+class PointReductions(_Reductions):
+    """Reductions over the pairs of x (B, n, d) and y (B, m, d) under a cost."""
 
     def __init__(self, x: Tensor, y: Tensor, cost: Cost) -> None:
         self._x, self._y, self._cost = x, y, cost
@@ -80,9 +82,9 @@ class Pairs(_Reductions):
     def tiles(self) -> Iterator[Tile]:
         return cloud_tiles(self._x, self._y, self._cost)
 
-    def swapped(self) -> Pairs:
-        """The pairs of y and x."""
-        return Pairs(self._y, self._x, self._cost)
+    def swapped(self) -> PointReductions:
+        """The reductions over the pairs of y and x."""
+        return PointReductions(self._y, self._x, self._cost)
 
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         return plan_gradient(self.tiles(), u, h, eps, self._x, self._y, self._cost)
@@ -99,35 +101,14 @@ class Pairs(_Reductions):
         return gradient_tangent(self.tiles(), u, h, eps, s, t, self._x, self._y, dx, dy, self._cost)
 
 
-class MatrixPairs(_Reductions):
-    """The pairs whose costs are C (B, n, m)."""
+class MatrixReductions(_Reductions):
+    """Reductions over pairs whose costs are C (B, n, m)."""
 
     def __init__(self, C: Tensor) -> None:
         self._C = C
 
     def tiles(self) -> Iterator[Tile]:
         return matrix_tiles(self._C)
-
-
-class ForbiddingPairs(MatrixPairs):
-    """The pairs whose costs are C (B, n, m), some of them +∞: forbidden. 0·∞ is 0 here.
-
-    A row all of whose pairs are forbidden or lead to columns without weight has the softmin 0, not ∞. It cannot have
-    weight itself (`sinkdiv.measures.check_matrix`), so its potential matters to nobody.
-    """
-
-    def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
-        raw = torch.cat([_logsumexp_or_zero(_exponents(h, C, eps)) for _, C in self.tiles()], -1)
-        return -eps * raw
-
-    def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-        return _map_plan(self.tiles(), u, h, eps, lambda _, C, P: _times(P, C).sum(-1)).sum(-1)
-
-    def corrected_primal(
-        self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
-    ) -> Tensor:
-        """+∞ where the correction p qᵀ puts mass on a forbidden pair."""
-        return corrected_primal(self.tiles(), a, b, log_u, log_h, eps, p, q, times=_times)
 
 
 def row_blocks(batch: int, rows: int, columns: int, device: torch.device) -> Iterator[slice]:
@@ -152,7 +133,11 @@ def cloud_tiles(x: Tensor, y: Tensor, cost: Cost) -> Iterator[Tile]:
 
 
 def softmin(tiles: Iterator[Tile], h: Tensor, eps: Tensor) -> Tensor:
-    """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
+    """−ε log Σ_j exp(h_j − C_ij/ε), (B, n).
+
+    A row all of whose pairs are forbidden, or lead to columns without weight, has the softmin 0, not ∞. Such a row has
+    no weight itself (`sinkdiv.measures.check_matrix`), so its potential has no effect.
+    """
     return -eps * torch.cat([_logsumexp(_exponents(h, C, eps)) for _, C in tiles], -1)
 
 
@@ -166,9 +151,14 @@ def plan_product(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, v: Te
     return _map_plan(tiles, u, h, eps, lambda _, C, P: P @ v)
 
 
+def cost_product(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
+    """(P∘C) v, (B, n, k), for v (B, m, k); ε may be ∞."""
+    return _map_costs(tiles, u, h, eps, lambda PC: PC @ v)
+
+
 def plan_cost(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-    """<P, C>, (B,)."""
-    return _map_plan(tiles, u, h, eps, lambda _, C, P: (P * C).sum(-1)).sum(-1)
+    """<P, C>, (B,); ε may be ∞."""
+    return _map_costs(tiles, u, h, eps, lambda PC: PC.sum(-1)).sum(-1)
 
 
 def plan_gradient(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, x: Tensor, y: Tensor, cost: Cost) -> Tensor:
@@ -240,19 +230,18 @@ def weighted_plan(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: T
 
 
 def corrected_primal(
-    tiles: Iterator[Tile], a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor,
-    times: Callable[[Tensor, Tensor], Tensor] = torch.mul,
-) -> Tensor:  # fmt: skip
+    tiles: Iterator[Tile], a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
+) -> Tensor:
     """Σ_ij a_i b_j s_ij (C_ij + ε log s_ij), (B,), for the density s_ij = exp(log_u_i + log_h_j − C_ij/ε) + p_i q_j.
 
-    It is the plan's density relative to a bᵀ; p qᵀ is the rank-one correction that makes a rounded plan feasible.
-    ``times`` multiplies densities with costs.
+    It is the plan's density relative to a bᵀ; p qᵀ is the rank-one correction that makes a rounded plan feasible. The
+    result is +∞ where the correction puts mass on a forbidden pair.
     """
     total = torch.zeros_like(eps[:, 0])
     for rows, C in tiles:
         density = _exp(log_u[:, rows, None] + _exponents(log_h, C, eps))
         density += p[:, rows, None] * q[:, None, :]
-        integrand = times(density, C) + eps[:, :, None] * torch.xlogy(density, density)
+        integrand = _times(density, C) + eps[:, :, None] * torch.xlogy(density, density)
         total += (a[:, rows] * (integrand @ b[:, :, None]).squeeze(-1)).sum(-1)
     return total
 
@@ -269,6 +258,21 @@ def _map_plan(
     with torch.autocast(u.device.type, enabled=False):
         parts = [reduce(rows, C, _exp(u[:, rows, None] + _exponents(h, C, eps))) for rows, C in tiles]
     return torch.cat(parts, 1)
+
+
+def _map_costs(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+    """Concatenate ``reduce(P∘C)`` over the tiles, along the rows. Where ε is ∞, P_ij is exp(u_i + h_j)."""
+    infinite = eps.isinf()[:, :, None]
+
+    def parts() -> Iterator[Tensor]:
+        for rows, C in tiles:
+            own = u[:, rows, None]
+            # A forbidden pair would get the exponent ∞/∞.
+            exponents = torch.where(infinite, own + h[:, None, :], own + _exponents(h, C, eps))
+            yield reduce(_times(_exp(exponents), C))
+
+    with torch.autocast(u.device.type, enabled=False):
+        return torch.cat(list(parts()), 1)
 
 
 def _both_sums(
@@ -300,16 +304,13 @@ def _exponents(h: Tensor, C: Tensor, eps: Tensor) -> Tensor:
 
 
 def _logsumexp(z: Tensor) -> Tensor:
-    """log Σ_j exp(z_ij), (B, r), overwriting z."""
-    largest = z.amax(-1, keepdim=True)
-    # The largest term is 1: the terms that the clamp raises to `tiny` stay far below its last place.
-    return _normal_exp(z.sub_(largest)).sum(-1).log_() + largest.squeeze(-1)
-
-
-def _logsumexp_or_zero(z: Tensor) -> Tensor:
     """log Σ_j exp(z_ij), (B, r), overwriting z; 0 where all z are −∞."""
-    empty = z.amax(-1) == -torch.inf
-    return _logsumexp(z.masked_fill_(empty[..., None], 0.0)).masked_fill_(empty, 0.0)
+    largest = z.amax(-1, keepdim=True)
+    empty = largest == -torch.inf
+    largest = largest.masked_fill(empty, 0.0)
+    # The largest term is 1: the terms that the clamp raises to `tiny` stay far below its last place.
+    result = _normal_exp(z.sub_(largest)).sum(-1).log_() + largest.squeeze(-1)
+    return result.masked_fill_(empty.squeeze(-1), 0.0)
 
 
 def _weighted(P: Tensor, s: Tensor, t: Tensor) -> Tensor:

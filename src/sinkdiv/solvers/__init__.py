@@ -15,7 +15,7 @@ from sinkdiv.solvers.small import is_small, solve_small
 from sinkdiv.solvers.symmetric import symmetric
 
 __all__ = [
-    "MATRIX_METHODS",
+    "STORED_METHODS",
     "Check",
     "Limits",
     "Problem",
@@ -24,12 +24,12 @@ __all__ = [
     "Status",
     "accelerated",
     "solve",
-    "solve_matrix",
+    "solve_stored",
     "symmetric",
 ]
 
-#: The methods for an explicit cost matrix, by name.
-MATRIX_METHODS = {"auto": automatic, "sinkhorn": sinkhorn, "lbfgs": lbfgs, "newton": newton}
+#: The methods that hold the cost matrix in memory, by name.
+STORED_METHODS = {"auto": automatic, "sinkhorn": sinkhorn, "lbfgs": lbfgs, "newton": newton}
 
 
 def solve(
@@ -50,16 +50,22 @@ def solve(
     return _solve_each(problems, limits, starts)
 
 
-def solve_matrix(problem: Problem, limits: Limits, method: str) -> Solution:
-    """Solve the problem of a cost matrix with one of `MATRIX_METHODS`, or pass by pass where nothing is tested.
+def solve_stored(problem: Problem, limits: Limits, method: str, start: Start | None) -> Solution:
+    """Solve a problem with one of `STORED_METHODS`, or pass by pass where nothing is tested.
+
+    The costs are held in memory while the solve lasts. A problem of a measure with itself is solved by the symmetric
+    algorithm, which needs a few passes only.
 
     Raises:
+        NotImplementedError: if the costs cannot be formed.
         OverflowError: if the costs overflow the dtype.
     """
-    if not limits.tested:  # a stored kernel needs tests of its own, which wait for the device
-        return solve([problem], limits, [None], [False])[0]
+    if not limits.tested or problem.symmetric:  # a stored kernel needs tests of its own, which wait for the device
+        return solve([problem], limits, [start], [False])[0]
+    if problem.geometry.dense is None:
+        raise NotImplementedError(f"this kind of cost has no matrix, which the solver {method!r} needs: use Auto()")
     check_spread(problem.spreads)
-    return MATRIX_METHODS[method](problem, limits)
+    return STORED_METHODS[method](problem, limits, start)
 
 
 def _solve_each(problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:

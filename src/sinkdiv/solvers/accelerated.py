@@ -22,7 +22,8 @@ from torch import Tensor
 from sinkdiv.solvers.anderson import Anderson, suited_to
 from sinkdiv.solvers.annealing import Annealing
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
-from sinkdiv.solvers.progress import Iterate, Progress
+from sinkdiv.solvers.progress import Progress
+from sinkdiv.solvers.step import Iterate, plain_update, sinkhorn_step
 
 #: The extrapolation's mixing β. Residuals have contraction factors in [0, 1), so more than a full step is stable.
 MIXING = 1.5
@@ -44,39 +45,45 @@ def accelerated(problem: Problem, limits: Limits, start: Start | None = None) ->
     progress = Progress(problem, limits)
     ascent = Ascent(problem)
     g = torch.zeros_like(problem.b) if start is None else start.g
-    near_f = near_g = None
-    for step in range(max(1, limits.max_passes // 2)):
+    iterate = None
+    for steps in range(1, max(1, limits.max_passes // 2) + 1):
         eps = annealing.eps()
-        g, raw_f = problem.translated(g, problem.raw_potential(g, eps, 0, near_f), eps)
-        f = problem.damped(raw_f, eps, side=0)
-        raw_g = problem.raw_potential(f, eps, 1, near_g)
-        near_f, near_g = raw_f, raw_g
-        error = problem.residual(g, raw_g, eps, side=1)
-        if progress.record(Iterate(f, g, raw_f, raw_g, error), annealing.at_target(), 2 * (step + 1), eps):
+        iterate = sinkhorn_step(problem, g, eps, near=iterate)
+        if progress.record(iterate, annealing.at_target(), 2 * steps, eps):
             break
-        updated = problem.damped(raw_g, eps, side=1)
-        extrapolated = ascent.next(g, updated, problem.dual(f, g, eps), eps)
-        moved = annealing.advance(error)
-        ascent.restart(moved)
-        g = torch.where(moved[:, None] | (problem.b == 0), updated, extrapolated)
+        g = ascent.after(iterate, annealing, eps)
     return progress.solution()
 
 
 class Ascent:
     """Chooses the next g from what the last step found, so that the dual value ascends."""
 
-    def __init__(self, problem: Problem, anderson: type[Anderson] | None = None) -> None:
+    def __init__(self, problem: Problem, anderson: type[Anderson] | None = None, longest: Tensor | None = None) -> None:
+        """No potential moves by more than ``longest`` (B, 1) in a step, if that is given."""
         batch, b = problem.geometry.shape[0], problem.b
+        self._problem, self._longest = problem, longest
         self.anderson = (anderson or suited_to(b.device))(b, MIXING, modulo_constants=True)
         self.with_mass = b > 0
         # The rounding of a dual value is that of a potential, which is of the size of the costs.
-        self.fall = FALL + 4 * torch.finfo(b.dtype).eps * problem.geometry.spread().double() / problem.eps
+        exponents = problem.geometry.spread().double() / problem.eps_column()[:, 0].double()
+        self.fall = FALL + 4 * torch.finfo(b.dtype).eps * exponents
         self.g, self.r = torch.zeros_like(b), torch.zeros_like(b)  # the reference: the last point that did not fall
         self.dual = torch.full_like(self.fall, -torch.inf)  # the greatest so far; −∞ without a reference
         self.length = torch.zeros_like(self.fall)
         self.failed = torch.zeros(batch, dtype=torch.bool, device=b.device)
         self.plain = torch.zeros(batch, dtype=torch.int64, device=b.device)
         self.penalty = torch.ones_like(self.plain)
+
+    def after(self, iterate: Iterate, annealing: Annealing, eps: Tensor) -> Tensor:
+        """The g (B, m) of the next step, after this iterate at the regularisation ``eps`` (B, 1) of the annealing."""
+        problem, g = self._problem, iterate.g
+        updated = plain_update(problem, iterate, eps)
+        extrapolated = self.next(g, updated, problem.dual(iterate.f, g, eps), eps)
+        if self._longest is not None:
+            extrapolated = g + (extrapolated - g).clamp(-self._longest, self._longest)
+        moved = annealing.advance(iterate.error)
+        self.restart(moved)
+        return torch.where(moved[:, None] | (problem.b == 0), updated, extrapolated)
 
     def restart(self, which: Tensor) -> None:
         """Forget everything of the problems marked in ``which`` (B,), whose ε has changed."""

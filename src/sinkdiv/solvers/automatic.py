@@ -16,12 +16,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sinkdiv.geometry import MatrixGeometry
 from sinkdiv.solvers.gibbs import Gibbs, is_quick, sinkhorn
-from sinkdiv.solvers.newton import climb, step_passes
+from sinkdiv.solvers.newton import NewtonDirections, step_passes
 from sinkdiv.solvers.problem import History, Limits, Problem, Solution, Start
 from sinkdiv.solvers.progress import statuses
-from sinkdiv.solvers.semidual import begun
+from sinkdiv.solvers.semidual import begun, climb
 
 #: Steps that Newton's method is expected to take from where a forecast can be made.
 NEWTON_STEPS = 12
@@ -65,7 +64,7 @@ def passes_left(history: Sequence[tuple[int, float]], tol: float) -> float:
 def _late(problem: Problem, limits: Limits, start: Start) -> Solution:
     """Solve what Sinkhorn's algorithm has taken long over: Newton's turn comes first."""
     gibbs = Gibbs(problem, limits, start)
-    if begun(gibbs) or climb(gibbs, 2 * _newton_passes(problem)):
+    if begun(gibbs) or climb(gibbs, NewtonDirections(gibbs), 2 * _newton_passes(problem)):
         return gibbs.progress.solution()
     return _watched(problem, limits, gibbs)
 
@@ -78,7 +77,7 @@ def _watched(problem: Problem, limits: Limits, gibbs: Gibbs) -> Solution:
         early = len(history) % EVERY or progress.exhausted(int(2 * cost))
         return not early and passes_left(history, limits.tol) > patience * cost
 
-    while not gibbs.run(leave) and not climb(gibbs, 2 * cost):
+    while not gibbs.run(leave) and not climb(gibbs, NewtonDirections(gibbs), 2 * cost):
         patience *= 2
     return progress.solution()
 
@@ -89,9 +88,10 @@ def _newton_passes(problem: Problem) -> float:
 
 def _part(problem: Problem, which: Tensor) -> Problem:
     """The problems of a batch marked in ``which`` (B,)."""
-    assert problem.geometry.matrix is not None, "only matrices are solved here"
-    geometry = MatrixGeometry(problem.geometry.matrix[which], copy=False)
-    return replace(problem, geometry=geometry, a=problem.a[which], b=problem.b[which])
+    dense = problem.geometry.dense
+    assert dense is not None, "only stored costs are solved here"
+    eps = tuple(number for number, chosen in zip(problem.eps, which.tolist(), strict=True) if chosen)
+    return replace(problem, geometry=dense.part(which), a=problem.a[which], b=problem.b[which], eps=eps)
 
 
 def _joined(problem: Problem, limits: Limits, first: Solution, ended: Solution, which: Tensor) -> Solution:

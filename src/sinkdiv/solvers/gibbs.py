@@ -17,8 +17,8 @@ from sinkdiv.solvers.accelerated import Ascent
 from sinkdiv.solvers.anderson import StackedAnderson
 from sinkdiv.solvers.annealing import Annealing
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
-from sinkdiv.solvers.progress import Iterate
 from sinkdiv.solvers.small import is_small, solve_small
+from sinkdiv.solvers.step import sinkhorn_step
 from sinkdiv.solvers.stored import StoredKernel, VerifiedProgress
 
 #: No step of a climb is longer, relative to the spread of the cost: potentials need not, and where forbidden pairs make
@@ -56,9 +56,9 @@ class Gibbs:
         self.problem = replace(problem, geometry=self.kernel)
         self.progress = VerifiedProgress(problem, self.kernel, limits)
         self._annealing = Annealing(problem, limits, warm=start is not None, first=FIRST)
-        self._ascent = Ascent(problem, StackedAnderson)
+        longest = REACH * (problem.geometry.spread()[:, None] + problem.eps_column())
+        self._ascent = Ascent(problem, StackedAnderson, longest if problem.geometry.forbids else None)
         self._g = torch.zeros_like(problem.b) if start is None else start.g
-        self._reach = REACH * (problem.geometry.spread()[:, None] + problem.eps)
 
     def run(self, leave: Callable[[], bool] = lambda: False) -> bool:
         """Iterate until all is done, the passes are spent, or ``leave`` says so; True if nothing is left to do."""
@@ -80,18 +80,9 @@ class Gibbs:
         self._ascent.restart(torch.ones_like(self.progress.running))
 
     def _step(self) -> bool:
-        problem, eps = self.problem, self._annealing.eps()
-        g, raw_f = problem.translated(self._g, problem.raw_potential(self._g, eps, side=0), eps)
-        f = problem.damped(raw_f, eps, side=0)
-        raw_g = problem.raw_potential(f, eps, side=1)
-        error = problem.residual(g, raw_g, eps, side=1)
-        if self.progress.note(Iterate(f, g, raw_f, raw_g, error), self._annealing.at_target(), eps):
+        eps = self._annealing.eps()
+        iterate = sinkhorn_step(self.problem, self._g, eps)
+        if self.progress.note(iterate, self._annealing.at_target(), eps):
             return True
-        updated = problem.damped(raw_g, eps, side=1)
-        extrapolated = self._ascent.next(g, updated, problem.dual(f, g, eps), eps)
-        if problem.geometry.forbids:
-            extrapolated = g + (extrapolated - g).clamp(-self._reach, self._reach)
-        moved = self._annealing.advance(error)
-        self._ascent.restart(moved)
-        self._g = torch.where(moved[:, None] | (problem.b == 0), updated, extrapolated)
+        self._g = self._ascent.after(iterate, self._annealing, eps)
         return False

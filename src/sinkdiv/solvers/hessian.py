@@ -14,6 +14,7 @@ leave one direction free, a constant added to g; its singular vector √c is def
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -84,8 +85,10 @@ class Plan:
     @cached_property
     def stored(self) -> Tensor | None:
         """P (B, n, m), if it is small enough to be kept."""
-        batch, n, m = self.geometry.shape
-        return self.geometry.plan_matrix(*self.logarithms) if batch * n * m <= STORED_ENTRIES else None
+        dense = self.geometry.dense
+        if dense is None or math.prod(self.geometry.shape) > STORED_ENTRIES:
+            return None
+        return dense.plan_matrix(*self.logarithms)
 
 
 class SemiDualHessian:

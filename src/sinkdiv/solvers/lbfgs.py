@@ -13,13 +13,10 @@ from torch import Tensor
 
 from sinkdiv.solvers.gibbs import Gibbs
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
-from sinkdiv.solvers.semidual import Point, SemiDual, begun
+from sinkdiv.solvers.semidual import Point, SemiDual, begun, climb
 
 #: Pairs of differences that are kept.
 DEPTH = 10
-
-#: The fraction of a slope at which a step is long enough.
-STEEP = 0.9
 
 #: Steps in a row without progress that end the climb; Sinkhorn's algorithm then goes on alone.
 FUTILE = 20
@@ -28,58 +25,42 @@ FUTILE = 20
 def lbfgs(problem: Problem, limits: Limits, start: Start | None = None) -> Solution:
     """Solve the problem of a cost matrix. The rows of the returned plan are exact; its columns carry the error."""
     gibbs = Gibbs(problem, limits, start)
-    if not begun(gibbs) and not _climb(gibbs):
+    if not begun(gibbs) and not climb(gibbs, QuasiNewton(problem)):
         gibbs.run()
     return gibbs.progress.solution()
 
 
-def _climb(gibbs: Gibbs) -> bool:
-    """Climb from where Sinkhorn's algorithm is, and leave it where that led; True if nothing is left to do."""
-    semidual, history = SemiDual(gibbs), _History(gibbs.problem)
-    point, futile = semidual.point(gibbs.reached), 0
-    while not semidual.note(point):
-        if gibbs.progress.exhausted():
-            return True
-        if futile == FUTILE:
-            gibbs.take_up(point.iterate.g)
-            return False
-        direction = history.direction(point.gradient)
-        found, lost = semidual.search_or_step(point, direction, torch.ones_like(point.dual), STEEP)
-        history.forget(lost)
-        history.append(point, found, ~lost)
-        futile = 0 if semidual.useful(point, found) else futile + 1
-        point = found
-    return True
-
-
-class _History:
+class QuasiNewton:
     """Pairs (Δg, −Δ∇F) in the scaled variables, and the steps they lead to. Scaled, g is √b·g and ∇F is ∇F/√b."""
 
+    futile = FUTILE
+    worst = 0
+
     def __init__(self, problem: Problem) -> None:
-        self._eps = problem.eps
+        self._eps = problem.eps_column()
         self._root = problem.b.sqrt()
         self._inverse_root = torch.where(problem.b > 0, 1 / self._root, 0.0)
         self._s: list[Tensor] = []
         self._y: list[Tensor] = []
         self._valid: list[Tensor] = []
 
-    def append(self, before: Point, after: Point, which: Tensor) -> None:
-        """Take note of a step, for the problems marked in ``which`` (B,)."""
+    def direction(self, semidual: SemiDual, point: Point) -> tuple[Tensor, Tensor]:
+        return self._recursion(point.gradient), torch.ones_like(point.dual)
+
+    def note(self, before: Point, after: Point, lost: Tensor) -> None:
+        """Take the pair of a step; problems that lost their way start anew."""
+        self._valid = [valid & ~lost[:, None] for valid in self._valid]
         s = self._root * (after.iterate.g - before.iterate.g)
         y = self._inverse_root * (before.gradient - after.gradient)
         curved = _dot(s, y) > torch.finfo(s.dtype).eps * _dot(y, y) * self._eps
-        for kept, new in ((self._s, s), (self._y, y), (self._valid, which[:, None] & curved)):
+        for kept, new in ((self._s, s), (self._y, y), (self._valid, ~lost[:, None] & curved)):
             kept.append(new)
             del kept[:-DEPTH]
 
-    def forget(self, which: Tensor) -> None:
-        """Start anew with the problems marked in ``which`` (B,)."""
-        self._valid = [valid & ~which[:, None] for valid in self._valid]
-
-    def direction(self, gradient: Tensor) -> Tensor:
+    def _recursion(self, gradient: Tensor) -> Tensor:
         """The direction (B, m) in g, by the two-loop recursion."""
         q, alphas = self._inverse_root * gradient, []
-        scale = torch.full_like(q[:, :1], self._eps)
+        scale = self._eps
         for s, y, valid in zip(reversed(self._s), reversed(self._y), reversed(self._valid), strict=True):
             alpha = torch.where(valid, _dot(s, q) / _dot(s, y), 0.0)
             q = q - alpha * y

@@ -14,21 +14,16 @@ those would take longer, by a Cholesky factorisation. What makes it dependable:
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from sinkdiv.solvers.gibbs import Gibbs
 from sinkdiv.solvers.hessian import COLUMNS_A_PASS, FACTORISABLE_SIDE, SemiDualHessian
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
-from sinkdiv.solvers.semidual import Point, SemiDual, begun
+from sinkdiv.solvers.semidual import Point, SemiDual, begun, climb
 
 #: No potential moves by more than this many ε in the first trial of a step.
 CAP = 10.0
-
-#: The fraction of a slope at which a step is long enough.
-STEEP = 0.9
 
 #: What is added to the diagonal of the scaled system, relative to the marginal error.
 SHIFT = 0.01
@@ -46,31 +41,9 @@ FUTILE = 6
 def newton(problem: Problem, limits: Limits, start: Start | None = None) -> Solution:
     """Solve the problem of a cost matrix. The rows of the returned plan are exact; its columns carry the error."""
     gibbs = Gibbs(problem, limits, start)
-    if not begun(gibbs) and not climb(gibbs):
+    if not begun(gibbs) and not climb(gibbs, NewtonDirections(gibbs)):
         gibbs.run()
     return gibbs.progress.solution()
-
-
-def climb(gibbs: Gibbs, most: float = math.inf) -> bool:
-    """Climb from where Sinkhorn's algorithm is, for at most so many passes, and leave it where that led.
-
-    True if nothing is left to do.
-    """
-    semidual, newton = SemiDual(gibbs), _Newton(gibbs)
-    end = gibbs.kernel.passes + most
-    point, futile = semidual.point(gibbs.reached), 0
-    while not semidual.note(point):
-        if gibbs.progress.exhausted():
-            return True
-        unaffordable = gibbs.progress.exhausted(newton.worst) or gibbs.kernel.passes > end
-        if futile == FUTILE or unaffordable:
-            gibbs.take_up(point.iterate.g)
-            return False
-        direction, first = newton.direction(semidual, point)
-        found, _ = semidual.search_or_step(point, direction, first, STEEP)
-        futile = 0 if semidual.useful(point, found) else futile + 1
-        point = found
-    return True
 
 
 def step_passes(problem: Problem) -> int:
@@ -79,17 +52,17 @@ def step_passes(problem: Problem) -> int:
     return 8 + (side // COLUMNS_A_PASS if side <= FACTORISABLE_SIDE else 2 * PRODUCTS)
 
 
-class _Newton:
+class NewtonDirections:
     """Finds directions, and remembers that factorising was cheaper."""
+
+    futile = FUTILE
 
     def __init__(self, gibbs: Gibbs) -> None:
         self._kernel = gibbs.kernel
         self._factorise: bool | None = None
         self.worst = 2 * step_passes(gibbs.problem) + 2 * PRODUCTS
-        """Passes that a step may take."""
 
     def direction(self, semidual: SemiDual, point: Point) -> tuple[Tensor, Tensor]:
-        """Newton's direction (B, m), and the fraction (B,) of it to try first."""
         problem, iterate = semidual.problem, point.iterate
         hessian = SemiDualHessian(problem, iterate.g, iterate.raw_f)
         error = iterate.error.clamp(max=1.0)
@@ -100,4 +73,7 @@ class _Newton:
         self._factorise = solved.factorised or None
         direction = solved.s[:, :, 0]
         largest = direction.abs().amax(-1).clamp(min=torch.finfo(direction.dtype).tiny)
-        return direction, (CAP * problem.eps / largest).clamp(max=1.0)
+        return direction, (CAP * semidual.eps[:, 0] / largest).clamp(max=1.0)
+
+    def note(self, before: Point, after: Point, lost: Tensor) -> None:
+        """The Hessian is new at each step: nothing is kept of the last one."""

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
-from torch import Tensor
 
-from sinkdiv.geometry import CloudGeometry
+from sinkdiv.geometry.padding import stacked
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
 
 #: Problems of more pairs than this are solved alone. Estimated, not measured: a pass over so many takes some 30 µs on a
@@ -85,55 +84,27 @@ def _groups(problems: Sequence[Problem], starts: Sequence[Start | None]) -> list
 
 
 def _kind(problem: Problem, start: Start | None) -> tuple[object, ...]:
-    """What problems of one batch have in common; nobody else has it if a problem is to be solved alone."""
-    geometry = problem.geometry
-    if not isinstance(geometry, CloudGeometry) or math.prod(geometry.shape) > JOINED_PAIRS:
+    """What problems of one batch have in common; no other problem has it if one is to be solved alone."""
+    kind = problem.geometry.batch_kind
+    if kind is None or math.prod(problem.geometry.shape) > JOINED_PAIRS:
         return (object(),)
-    of_points = geometry.x.shape[2], geometry.cost, geometry.precision
-    return *of_points, problem.eps, problem.rho, problem.symmetric, start is None
+    return kind, problem.rho, problem.symmetric, start is None
 
 
 def _joined(problems: Sequence[Problem]) -> Problem:
     """One batch of all problems, with a weight of zero where there was nothing."""
-    first = problems[0]
-    geometries = [problem.geometry for problem in problems if isinstance(problem.geometry, CloudGeometry)]
-    x, a = _stacked([g.x for g in geometries], repeat=True), _stacked([problem.a for problem in problems])
-    counts = _counts(problems, 1)
-    if first.symmetric:
-        y, b, both = x, a, (counts, counts)
-    else:
-        y, b = _stacked([g.y for g in geometries], repeat=True), _stacked([problem.b for problem in problems])
-        both = counts, _counts(problems, 2)
-    center = torch.zeros_like(x[:, :1])  # the points are centred, each problem's at its own
-    one = geometries[0]
-    geometry = CloudGeometry(x, y, one.cost, center=center, counts=both, precision=one.precision)
-    return replace(first, geometry=geometry, a=a, b=b, parts=tuple(problem.geometry.shape[0] for problem in problems))
+    first, *others = problems
+    geometry = first.geometry.joined([problem.geometry for problem in others])
+    a = stacked([problem.a for problem in problems])
+    b = a if first.symmetric else stacked([problem.b for problem in problems])
+    eps = tuple(number for problem in problems for number in problem.eps)
+    parts = tuple(problem.geometry.shape[0] for problem in problems)
+    return replace(first, geometry=geometry, a=a, b=b, eps=eps, parts=parts)
 
 
 def _joined_start(starts: Sequence[Start | None]) -> Start | None:
     given = [start.g for start in starts if start is not None]
-    return Start(_stacked(given)) if given else None
-
-
-def _stacked(tensors: Sequence[Tensor], *, repeat: bool = False) -> Tensor:
-    """Tensors (B_k, n_k, ...) as one (ΣB_k, max n_k, ...), filled up with zeros or with each one's first row."""
-    count = max(tensor.shape[1] for tensor in tensors)
-
-    def padded(tensor: Tensor) -> Tensor:
-        missing = count - tensor.shape[1]
-        if not missing:
-            return tensor
-        first = tensor[:, :1] if repeat else torch.zeros_like(tensor[:, :1])
-        return torch.cat([tensor, first.expand(-1, missing, *first.shape[2:])], 1)
-
-    return torch.cat([padded(tensor) for tensor in tensors])
-
-
-def _counts(problems: Sequence[Problem], axis: int) -> Tensor:
-    """How many rows (axis 1) or columns (axis 2) are a problem's own, (B,)."""
-    shapes = (problem.geometry.shape for problem in problems)
-    # Made on the device: a copy from the host would wait for it.
-    return torch.cat([problems[0].a.new_full((shape[0],), shape[axis], dtype=torch.int32) for shape in shapes])
+    return Start(stacked(given)) if given else None
 
 
 def _parts(joined: Solution, problems: Sequence[Problem]) -> list[Solution]:

@@ -77,6 +77,8 @@ class Problem:
     """min <P,C> + ε KL(P|abᵀ) subject to, or softly attracted by (ρ < ∞), the marginals a and b.
 
     ``a`` (B, n) and ``b`` (B, m) are detached; ``b`` has been scaled to a's mass where the problem is balanced.
+    ``eps`` holds the regularisation of each of the B problems, as numbers of the host: no device is waited for to know
+    them.
     ``rho`` holds the strengths for the rows and the columns: both finite, or both infinite for hard constraints.
     ``parts`` tells how many of the batch belong to each of several problems that were joined; () if there is one only.
     """
@@ -84,9 +86,13 @@ class Problem:
     geometry: Geometry
     a: Tensor
     b: Tensor
-    eps: float
+    eps: tuple[float, ...]
     rho: tuple[float, float]
     parts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Made at once, where no transform of torch.func wraps it.
+        object.__setattr__(self, "_eps_column", self._made_eps_column())
 
     @property
     def balanced(self) -> bool:
@@ -109,8 +115,14 @@ class Problem:
         return tuple(self.geometry.spread().tolist())
 
     def eps_column(self) -> Tensor:
-        """ε as (B, 1)."""
-        return self.a.new_full((self.geometry.shape[0], 1), self.eps)
+        """ε as (B, 1), in the dtype and on the device of the problem."""
+        column: Tensor = self.__dict__["_eps_column"]
+        return column
+
+    def _made_eps_column(self) -> Tensor:
+        if len(set(self.eps)) == 1:  # filled in without a copy from the host
+            return self.a.new_full((len(self.eps), 1), self.eps[0])
+        return self.a.new_tensor(self.eps)[:, None]
 
     def raw_potential(self, other: Tensor, eps: Tensor, side: int, near: Tensor | None = None) -> Tensor:
         """The softmin that ``other``, the potential of the other side, sends to this side: one pass.
@@ -118,7 +130,7 @@ class Problem:
         ``near`` is a guess of it, which saves some kernels time and changes nothing but the rounding.
         """
         h = self.log_weights[1 - side] + other / eps
-        return self.geometry.softmin(h, eps, side) if near is None else self.geometry.softmin_near(h, near, eps, side)
+        return self.geometry.softmin(h, eps, side, near)
 
     def damped(self, raw: Tensor, eps: Tensor, side: int) -> Tensor:
         """The optimal potential given the raw one: shrunk by 1/(1 + ε/ρ) where the marginal is soft."""
@@ -164,7 +176,7 @@ class Problem:
         f = self.damped(raw_f, self.eps_column(), side=0)
         attained = _gain(self.a, f, self.rho[0]) + _gain(self.b, g, self.rho[1])
         plan_mass = self.target(f, side=0).sum(-1)
-        return attained - self.eps * (plan_mass - self.a.sum(-1) * self.b.sum(-1))
+        return attained - self.eps_column()[:, 0] * (plan_mass - self.a.sum(-1) * self.b.sum(-1))
 
     def translated(self, g: Tensor, raw_f: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """g + t and its softmin raw_f − t, with the constant t (B, 1) that is best for the dual value.

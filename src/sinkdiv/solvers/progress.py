@@ -1,4 +1,4 @@
-"""Keeps the book of a solve: who is done, what it cost, whether to go on. Shared by all solvers.
+"""The progress of a solve: which problems are done, what it cost, whether to go on. Shared by all solvers.
 
 Whether to go on is a number on the device, and reading it makes the host wait. Problems that are done are frozen on the
 device, so it may be read late: steps beyond the last change nothing, and what was noted of each step is read together,
@@ -9,25 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sinkdiv.solvers.problem import Check, Limits, Problem, Solution, Status
-
-
-@dataclass(frozen=True)
-class Iterate:
-    """Potentials (f, g), the softmins they send to each other (`Solution`), and the plan's marginal error (B,)."""
-
-    f: Tensor
-    g: Tensor
-    raw_f: Tensor
-    raw_g: Tensor
-    error: Tensor
-
+from sinkdiv.solvers.step import Iterate, sinkhorn_step
 
 #: Roundings of an exponent of size spread/ε that survive in a marginal error, where they partly cancel. Measured: the
 #: marginals of float32 solutions, recomputed in float64, were off by up to 1/50 of unit·spread/ε, plus two units.
@@ -106,14 +95,7 @@ class Progress:
         )
 
     def _keep(self, iterate: Iterate, error: Tensor, better: Tensor) -> None:
-        pick, best = better[:, None], self.best
-        self.best = Iterate(
-            torch.where(pick, iterate.f, best.f),
-            torch.where(pick, iterate.g, best.g),
-            torch.where(pick, iterate.raw_f, best.raw_f),
-            torch.where(pick, iterate.raw_g, best.raw_g),
-            torch.where(better, error, best.error),
-        )
+        self.best = replace(iterate, error=error).where(better, self.best)
 
     def _note(self, error: Tensor, spent: int, eps: Tensor) -> None:
         if self.limits.tested:
@@ -128,19 +110,18 @@ class Progress:
         worst = self._of_parts(torch.where(running, errors, best), torch.amax)
         unfinished = self._of_parts(running.to(worst.dtype), torch.sum)
         numbers = torch.cat([unfinished, worst, eps.amax(1)], 1).tolist()
-        for step, row in zip(steps, numbers, strict=True):
+        for noted, row in zip(steps, numbers, strict=True):
             left, found, largest_eps = row[: len(self._parts)], row[len(self._parts) : -1], row[-1]
             for history, ended, error in zip(self.histories, self._ended, found, strict=True):
                 if not ended and error < torch.inf:
-                    history.append((step.spent, error))
+                    history.append((noted.spent, error))
             self._ended = [not one for one in left]
             if all(self._ended):
                 break
         if self.limits.watch is not None:
             error = max(found) if all(one < torch.inf for one in found) else torch.nan
-            self.stopped = self.limits.watch(Check(step.spent, largest_eps, error, int(sum(left)))) and not self._done
-        _, n, m = self.problem.geometry.shape
-        self._until_test = interval(self._steps, running.shape[1] * n * m, running.device)
+            self.stopped = self.limits.watch(Check(noted.spent, largest_eps, error, int(sum(left)))) and not self._done
+        self._until_test = interval(self._steps, self.problem.geometry.price, running.device)
         return self.stopped or self._done
 
     @property
@@ -159,17 +140,14 @@ class Progress:
         annealing = self.best.error == torch.inf
         if not bool(annealing.any()):
             return
-        problem, eps, g = self.problem, self.problem.eps_column(), self.best.g
-        raw_f = problem.raw_potential(g, eps, side=0)
-        f = problem.damped(raw_f, eps, side=0)
+        problem, eps = self.problem, self.problem.eps_column()
+        found = sinkhorn_step(problem, self.best.g, eps)
         if problem.symmetric:
-            f = g = (f + g) / 2  # a plan of at most the mass wanted, by the Cauchy-Schwarz inequality
-            raw_f = raw_g = problem.raw_potential(f, eps, side=0)
-        else:
-            raw_g = problem.raw_potential(f, eps, side=1)
-        sides = 2 if problem.symmetric else 1
-        error = sides * problem.residual(g, raw_g, eps, side=1)
-        self._keep(Iterate(f, g, raw_f, raw_g, error), error, annealing)
+            # The mean of both potentials: a plan of at most the mass wanted, by the Cauchy-Schwarz inequality.
+            f = (found.f + found.g) / 2
+            raw = problem.raw_potential(f, eps, side=0)
+            found = Iterate(f, f, raw, raw, 2 * problem.residual(f, raw, eps, side=1))
+        self._keep(found, found.error, annealing)
         self.passes = torch.where(annealing, self.passes + 2, self.passes)
 
     def _status(self) -> tuple[Status, ...]:
@@ -189,17 +167,19 @@ def statuses(errors: Sequence[float], spreads: Sequence[float], problem: Problem
     """How each problem of a solve ended that nobody stopped, from its marginal error and the spread of its cost."""
     if not limits.tested:
         return (Status.FIXED,) * len(errors)
-    if all(error <= limits.tol for error in errors) and _resolution(max(spreads), problem) <= limits.tol:
+    worst = _resolution(max(spreads), min(problem.eps), problem)
+    if worst <= limits.tol and all(error <= limits.tol for error in errors):
         return (Status.CONVERGED,) * len(errors)
-    return tuple(_status_of(error, spread, problem, limits) for error, spread in zip(errors, spreads, strict=True))
+    each = zip(errors, spreads, problem.eps, strict=True)
+    return tuple(_status_of(error, _resolution(spread, eps, problem), limits) for error, spread, eps in each)
 
 
-def _status_of(error: float, spread: float, problem: Problem, limits: Limits) -> Status:
-    if limits.tol < _resolution(spread, problem):
+def _status_of(error: float, resolution: float, limits: Limits) -> Status:
+    if limits.tol < resolution:
         return Status.PRECISION
     return Status.CONVERGED if error <= limits.tol else Status.MAX_PASSES
 
 
-def _resolution(spread: float, problem: Problem) -> float:
+def _resolution(spread: float, eps: float, problem: Problem) -> float:
     """The least marginal error that the arithmetic can tell from zero."""
-    return float(torch.finfo(problem.a.dtype).eps) * (2 + SURVIVING * spread / problem.eps)
+    return float(torch.finfo(problem.a.dtype).eps) * (2 + SURVIVING * spread / eps)

@@ -9,13 +9,15 @@ algorithm while it anneals, until the marginal error is moderate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sinkdiv.solvers.gibbs import REACH, Gibbs
-from sinkdiv.solvers.progress import Iterate
+from sinkdiv.solvers.step import Iterate, plain_update, sinkhorn_step
 
 #: Sinkhorn's algorithm begins, until this marginal error, and for so many steps at the target ε at most.
 FIRST_ERROR = 0.1
@@ -23,6 +25,9 @@ FIRST_STEPS = 40
 
 #: A step is accepted if the value rises by this fraction of what its slope promises.
 SUFFICIENT = 1e-4
+
+#: The fraction of a slope at which a step is long enough.
+STEEP = 0.9
 
 #: Evaluations of one search along a line.
 TRIALS = 16
@@ -41,16 +46,9 @@ class Point:
 
     def where(self, which: Tensor, other: Point) -> Point:
         """This point in the problems marked in ``which`` (B,), the other in the rest."""
-        column, mine, theirs = which[:, None], self.iterate, other.iterate
-        iterate = Iterate(
-            torch.where(column, mine.f, theirs.f),
-            torch.where(column, mine.g, theirs.g),
-            torch.where(column, mine.raw_f, theirs.raw_f),
-            torch.where(column, mine.raw_g, theirs.raw_g),
-            torch.where(which, mine.error, theirs.error),
-        )
+        gradient = torch.where(which[:, None], self.gradient, other.gradient)
         dual = torch.where(which, self.dual, other.dual)
-        return Point(iterate, dual, torch.where(column, self.gradient, other.gradient))
+        return Point(self.iterate.where(which, other.iterate), dual, gradient)
 
 
 class SemiDual:
@@ -59,23 +57,21 @@ class SemiDual:
     def __init__(self, gibbs: Gibbs) -> None:
         self.gibbs, self.problem, self.progress = gibbs, gibbs.problem, gibbs.progress
         self.eps = gibbs.problem.eps_column()
-        self._reach = REACH * (gibbs.problem.geometry.spread().double() + gibbs.problem.eps)
+        spread, eps = gibbs.problem.geometry.spread().double(), self.eps[:, 0].double()
+        self._reach = REACH * (spread + eps)
         self._unit = (self.eps[:, 0] * gibbs.problem.a.sum(-1)).double()
         #: Differences of dual values below this are rounding: that of a potential, which is of the size of the costs.
-        spread = self.problem.geometry.spread().double()
-        self.rounding = 4 * torch.finfo(self.problem.a.dtype).eps * (1 + spread / self.problem.eps)
+        self.rounding = 4 * torch.finfo(self.problem.a.dtype).eps * (1 + spread / eps)
 
     def point(self, g: Tensor) -> Point:
         """Evaluate at g (B, m): two passes."""
         problem, eps = self.problem, self.eps
-        g, raw_f = problem.translated(g, problem.raw_potential(g, eps, side=0), eps)
-        f = problem.damped(raw_f, eps, side=0)
-        raw_g = problem.raw_potential(f, eps, side=1)
-        g = torch.where(problem.b > 0, g, problem.damped(raw_g, eps, side=1))
-        error = problem.residual(g, raw_g, eps, side=1)
-        gradient = problem.target(g, side=1) - problem.marginal(g, raw_g, eps, side=1)
+        found = sinkhorn_step(problem, g, eps)
+        g = torch.where(problem.b > 0, found.g, plain_update(problem, found, eps))
+        iterate = replace(found, g=g)
+        gradient = problem.target(g, side=1) - problem.marginal(g, found.raw_g, eps, side=1)
         gradient = torch.where(problem.b > 0, gradient, 0.0)
-        return Point(Iterate(f, g, raw_f, raw_g, error), problem.dual(f, g, eps), gradient)
+        return Point(iterate, problem.dual(found.f, g, eps), gradient)
 
     def note(self, point: Point) -> bool:
         """Tell the progress of a point; True ends the solve."""
@@ -85,13 +81,13 @@ class SemiDual:
         """The derivative (B,) of the dual value along a direction (B, m)."""
         return (point.gradient.double() * direction.double()).sum(-1) / self._unit
 
-    def search_or_step(self, point: Point, direction: Tensor, first: Tensor, steep: float) -> tuple[Point, Tensor]:
+    def search_or_step(self, point: Point, direction: Tensor, first: Tensor) -> tuple[Point, Tensor]:
         """`_search`, and one of Sinkhorn's steps where it finds nothing; marks the problems (B,) that took it."""
-        found = self._search(point, direction, first, steep)
+        found = self._search(point, direction, first)
         lost = self.progress.running & (found.iterate.g == point.iterate.g).all(-1)
         if bool(lost.any()) and not self.progress.exhausted():
-            plain = self.problem.damped(point.iterate.raw_g, self.eps, side=1)
-            found = self.point(torch.where(lost[:, None], plain, found.iterate.g)).where(lost, found)
+            updated = plain_update(self.problem, point.iterate, self.eps)
+            found = self.point(torch.where(lost[:, None], updated, found.iterate.g)).where(lost, found)
         return found, lost
 
     def useful(self, before: Point, after: Point) -> bool:
@@ -100,11 +96,11 @@ class SemiDual:
         closer = after.iterate.error < 0.9 * before.iterate.error
         return bool((self.progress.running & (up | closer)).any())
 
-    def _search(self, point: Point, direction: Tensor, first: Tensor, steep: float) -> Point:
+    def _search(self, point: Point, direction: Tensor, first: Tensor) -> Point:
         """A point along ``direction`` whose value has risen; ``point`` itself in problems where none was found.
 
-        The first step is ``first`` (B,) times the direction. A step is long enough if the slope has fallen to ``steep``
-        times what it was (Wolfe); 1 asks for nothing. Where values differ by rounding only, the error decides.
+        The first step is ``first`` (B,) times the direction. A step is long enough if the slope has fallen to `STEEP`
+        times what it was (Wolfe). Where values differ by rounding only, the error decides.
         """
         slope, found = self.slope(point, direction), point
         low, high = torch.zeros_like(slope), self._reach / direction.abs().amax(-1).double()
@@ -118,12 +114,50 @@ class SemiDual:
             rise = trial.dual - point.dual
             closer = (step * slope <= self.rounding) & (trial.iterate.error < point.iterate.error)
             rises = (rise >= SUFFICIENT * step * slope) | closer
-            short = rises & ~closer & (step < high / 2) & (self.slope(trial, direction) > steep * slope)
+            short = rises & ~closer & (step < high / 2) & (self.slope(trial, direction) > STEEP * slope)
             found = trial.where(searching & rises, found)
             low, high = torch.where(rises, step, low), torch.where(rises, high, step)
             searching = searching & (short | ~rises)
             step = torch.where(short, _lengthened(step, high), _shortened(step, low, rise, slope))
         return found
+
+
+class Directions(Protocol):
+    """A way of choosing the direction of each step of a `climb`."""
+
+    futile: int
+    """Steps in a row without progress that end the climb."""
+
+    worst: int
+    """The most passes that finding a direction may take."""
+
+    def direction(self, semidual: SemiDual, point: Point) -> tuple[Tensor, Tensor]:
+        """A direction (B, m), and the fraction (B,) of it to try first."""
+
+    def note(self, before: Point, after: Point, lost: Tensor) -> None:
+        """See the step that was made; ``lost`` (B,) marks the problems whose search found nothing."""
+
+
+def climb(gibbs: Gibbs, directions: Directions, most: float = math.inf) -> bool:
+    """Climb from where Sinkhorn's algorithm is, for at most so many passes, and leave it where that led.
+
+    True if nothing is left to do.
+    """
+    semidual, progress, end = SemiDual(gibbs), gibbs.progress, gibbs.kernel.passes + most
+    point, futile = semidual.point(gibbs.reached), 0
+    while not semidual.note(point):
+        if progress.exhausted():
+            return True
+        unaffordable = directions.worst > 0 and progress.exhausted(directions.worst)
+        if futile == directions.futile or unaffordable or gibbs.kernel.passes > end:
+            gibbs.take_up(point.iterate.g)
+            return False
+        direction, first = directions.direction(semidual, point)
+        found, lost = semidual.search_or_step(point, direction, first)
+        directions.note(point, found, lost)
+        futile = 0 if semidual.useful(point, found) else futile + 1
+        point = found
+    return True
 
 
 def begun(gibbs: Gibbs) -> bool:

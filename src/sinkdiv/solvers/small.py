@@ -1,10 +1,4 @@
-"""Small problems, solved whole in one call of C++ or one launch on a GPU: no Python between two passes.
-
-The algorithms are those of `accelerated` and `symmetric`, written again in C++ (kernels/native/small.h) and for GPUs
-(kernels/triton/small.py) for a cost matrix that stays in the cache or in registers. Each problem of a batch runs until
-it has converged itself, on a thread or a multiprocessor of its own. The host waits for a GPU once, for the errors of
-all problems of all batches, such as the three of a divergence.
-"""
+"""Small problems, solved whole (`sinkdiv.geometry.whole`): what goes in, and what their results say."""
 
 from __future__ import annotations
 
@@ -14,30 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sinkdiv.kernels import native, triton
+from sinkdiv.geometry import WholeSolution
 from sinkdiv.solvers import padded
 from sinkdiv.solvers.problem import History, Limits, Problem, Solution, Start, Status, check_spread
 from sinkdiv.solvers.progress import statuses
-
-#: Costs of one problem that are stored: 4 MB in float32, about a core's cache.
-ENTRIES = 2**20
-
-#: Most rows or columns of a problem that a GPU's multiprocessor solves, and costs of a batch that are formed for it.
-GPU_SIDE, GPU_ENTRIES = 256, 2**26
 
 #: Convergence tests of one problem that its history has room for.
 RECORDED = 2**14
 
 
 def is_small(problem: Problem, limits: Limits) -> bool:
-    """Whether `solve_small` takes this problem: small, on a CPU or a GPU, and watched by nobody."""
-    batch, n, m = problem.geometry.shape
-    if limits.watch is not None or n * m > ENTRIES:
-        return False
-    if triton.serves(problem.a):
-        return max(n, m) <= GPU_SIDE and batch * n * m <= GPU_ENTRIES and not problem.geometry.forbids
-    served = native.serves(problem.a) and max(n, m) <= native.SMALL_SIDE
-    return served and problem.geometry.native_pairs() is not None
+    """Whether `solve_small` takes this problem: its geometry does, and no callback watches."""
+    return limits.watch is None and problem.geometry.whole is not None
 
 
 def solve_small(
@@ -47,32 +29,43 @@ def solve_small(
 
     ``differentiate`` as in `sinkdiv.solvers.solve`; on a GPU a gradient is one more pass, made when it is asked for.
     """
-    if triton.serves(problems[0].a):
-        return padded.solve_joined(problems, limits, starts, _solve_on_gpu)
-    return _solutions(_on_cpu(problems, limits, starts, differentiate), limits)
+    whole = problems[0].geometry.whole
+    assert whole is not None, "is_small holds"
+
+    def solve(problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
+        given = [None if start is None else start.g for start in starts]
+        checks = [_checks(problem, limits) for problem in problems]
+        found = whole.solve(problems, limits.tol, limits.max_passes, given, checks, differentiate)
+        return _solutions([_Solved(*pair) for pair in zip(problems, found, strict=True)], limits)
+
+    if whole.joins:
+        return padded.solve_joined(problems, limits, starts, solve)
+    return solve(problems, limits, starts)
 
 
 @dataclass(frozen=True)
 class _Solved:
-    """A batch of problems after its solve: what a kernel returns of it (`native.small_batch`, `triton.small`)."""
+    """A batch of problems, and what was found of it."""
 
     problem: Problem
-    results: Tensor
-    passes: Tensor
-    errors: Tensor
-    gradient: Tensor | None = None
+    found: WholeSolution
+
+    @property
+    def passes(self) -> Tensor:
+        """What each problem took, (B,)."""
+        return self.found.passes
 
     @property
     def numbers(self) -> Tensor:
         """The marginal error, the dual value and the spread of the cost of each problem, (B, 3)."""
-        return self.results[:, -3:]
+        return self.found.results[:, -3:]
 
     def solution(self, status: tuple[Status, ...], limits: Limits) -> Solution:
-        f, raw_f, *others, _ = torch.split_with_sizes(self.results, _sizes(self.problem), 1)
+        f, raw_f, *others, _ = torch.split_with_sizes(self.found.results, _sizes(self.problem), 1)
         g, raw_g = others or (f, raw_f)
         error, value, _ = self.numbers.unbind(1)
         return Solution(
-            f, g, raw_f, raw_g, error, value, self.passes, status, lambda: self._histories(limits), self.gradient
+            f, g, raw_f, raw_g, error, value, self.passes, status, lambda: self._histories(limits), self.found.gradient
         )
 
     def _histories(self, limits: Limits) -> tuple[History, ...]:
@@ -80,9 +73,10 @@ class _Solved:
         parts = self.problem.parts or (len(self.passes),)
         if not limits.tested:
             return ((),) * len(parts)
-        recorded = zip(*(t.cpu().split(parts) for t in (self.errors, self.passes, self.numbers[:, 0])), strict=True)
+        recorded = self.found.errors, self.passes, self.numbers[:, 0]
+        each = zip(*(tensor.cpu().split(parts) for tensor in recorded), strict=True)
         step = 1 if self.problem.symmetric else 2
-        return tuple(_history(errors, passes, final, step) for errors, passes, final in recorded)
+        return tuple(_history(errors, passes, final, step) for errors, passes, final in each)
 
 
 def _solutions(solved: Sequence[_Solved], limits: Limits) -> list[Solution]:
@@ -124,48 +118,3 @@ def _sizes(problem: Problem) -> list[int]:
 def _checks(problem: Problem, limits: Limits) -> int:
     """Convergence tests that are recorded."""
     return min(limits.max_passes if problem.symmetric else max(1, limits.max_passes // 2), RECORDED)
-
-
-def _solve_on_gpu(problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
-    return _solutions(
-        [_on_gpu(problem, limits, start) for problem, start in zip(problems, starts, strict=True)], limits
-    )
-
-
-def _on_gpu(problem: Problem, limits: Limits, start: Start | None) -> _Solved:
-    from sinkdiv.kernels.triton.small import solve_small
-
-    geometry = problem.geometry
-    C = geometry.pairs(0).costs() if geometry.matrix is None else geometry.matrix
-    outputs = solve_small(
-        C, problem.a, problem.b, geometry.spread(), problem.eps, problem.rho, symmetric=problem.symmetric,
-        start=None if start is None else start.g, tol=limits.tol, max_passes=limits.max_passes,
-        checks=_checks(problem, limits),
-    )  # fmt: skip
-    return _Solved(problem, *outputs)
-
-
-def _on_cpu(
-    problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None], differentiate: Sequence[bool]
-) -> list[_Solved]:
-    solved, batches, kept = [], [], []
-    for problem, start, wanted in zip(problems, starts, differentiate, strict=True):
-        batch, dtype = problem.geometry.shape[0], problem.a.dtype
-        pairs = problem.geometry.native_pairs()
-        assert pairs is not None, "is_small holds"
-        results = torch.empty(batch, sum(_sizes(problem)), dtype=dtype)
-        passes = torch.empty(batch, dtype=torch.int64)
-        errors = torch.empty(batch, _checks(problem, limits), dtype=torch.float32)
-        gradient = torch.empty_like(pairs.x) if wanted and isinstance(pairs, native.Pairs) else None
-        a = problem.a.contiguous()
-        weights = (a, a if problem.symmetric else problem.b.contiguous())
-        g = None if start is None else start.g.contiguous()
-        kept.append((weights, g))  # alive until the call returns
-        batches.append(
-            native.small_batch(
-                pairs, problem.eps, problem.rho, problem.symmetric, weights, g, (results, passes, errors), gradient
-            )
-        )
-        solved.append(_Solved(problem, results, passes, errors, gradient))
-    native.solve_small(batches, problems[0].a.dtype, limits.tol, limits.max_passes)
-    return solved

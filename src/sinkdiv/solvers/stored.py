@@ -20,10 +20,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sinkdiv.geometry import Geometry
-from sinkdiv.kernels import Pairs
+from sinkdiv.geometry.protocol import Dense, Geometry
 from sinkdiv.solvers.problem import Limits, Problem, Solution
-from sinkdiv.solvers.progress import Iterate, Progress
+from sinkdiv.solvers.progress import Progress
+from sinkdiv.solvers.step import Iterate
 
 #: Entries that are exponentiated at once: half a megabyte or one, within a core's cache.
 TILE_ENTRIES = 2**17
@@ -36,8 +36,9 @@ class StoredKernel(Geometry):
     """The geometry of a cost matrix, with softmins and plan products by stored kernel. Memory: another n·m numbers."""
 
     def __init__(self, problem: Problem) -> None:
-        assert problem.geometry.matrix is not None, "a stored kernel needs stored costs"
-        self.inner, self._C = problem.geometry, problem.geometry.matrix
+        dense = problem.geometry.dense
+        assert dense is not None, "a stored kernel needs costs that can be formed"
+        self.inner, self._C = problem.geometry, dense.costs()
         self.shape, self.dtype, self.device = self.inner.shape, self.inner.dtype, self.inner.device
         self._weightless = (problem.a == 0, problem.b == 0)
         self._K = torch.empty_like(self._C)
@@ -54,9 +55,6 @@ class StoredKernel(Geometry):
         """What a softmin to each side may cost: twice two, if both products fail."""
         return 2 if self._eps is None else 4
 
-    def pairs(self, side: int) -> Pairs:
-        return self.inner.pairs(side)
-
     @property
     def forbids(self) -> bool:
         return self.inner.forbids
@@ -64,13 +62,19 @@ class StoredKernel(Geometry):
     def spread(self) -> Tensor:
         return self.inner.spread()
 
-    def gradients(self, u: Tensor, h: Tensor, eps: Tensor, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        return self.inner.gradients(u, h, eps, wanted)
+    def exact(self) -> Geometry:
+        return self.inner.exact()
 
-    def to(self, dtype: torch.dtype) -> Geometry:
-        return self.inner.to(dtype)
+    def ctransform(self, g: Tensor, side: int) -> Tensor:
+        return self.inner.ctransform(g, side)
 
-    def softmin(self, h: Tensor, eps: Tensor, side: int) -> Tensor:
+    def cost_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor, side: int) -> Tensor:
+        return self.inner.cost_product(u, h, eps, v, side)
+
+    def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inner.marginals(u, h, eps)
+
+    def softmin(self, h: Tensor, eps: Tensor, side: int, near: Tensor | None = None) -> Tensor:
         if self._eps is not None and torch.equal(eps, self._eps):
             raw, exact = self._product(h, eps, side)
             if exact:
@@ -80,13 +84,22 @@ class StoredKernel(Geometry):
         self.passes += 1
         return self.inner.softmin(h, eps, side)
 
-    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor, side: int) -> Tensor:
-        return self.softmin(h, eps, side)
-
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor, side: int) -> Tensor:
         own, other = (u, h) if side == 0 else (h, u)
         mine, theirs = self._scalings(own, side), self._scalings(other, 1 - side)
         return mine[:, :, None] * torch.bmm(self._K if side == 0 else self._K.mT, theirs[:, :, None] * v)
+
+    @property
+    def dense(self) -> Dense:
+        return self
+
+    def costs(self) -> Tensor:
+        return self._C
+
+    def part(self, which: Tensor) -> Geometry:
+        dense = self.inner.dense
+        assert dense is not None, "its costs were formed"
+        return dense.part(which)
 
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         return self._scalings(u, 0)[:, :, None] * self._K * self._scalings(h, 1)[:, None, :]
@@ -180,10 +193,22 @@ class VerifiedProgress(Progress):
         problem, eps, g = self.problem, self.problem.eps_column(), self.best.g
         raw_f = problem.raw_potential(g, eps, side=0)
         f = problem.damped(raw_f, eps, side=0)
-        raw_g = problem.geometry.softmin_by_marginal(problem.log_weights[0] + f / eps, g, eps)
+        raw_g = _softmin_to_columns(problem.geometry, problem.log_weights[0] + f / eps, g, eps)
         g = torch.where(problem.b > 0, g, problem.damped(raw_g, eps, side=1))
         error = problem.residual(g, raw_g, eps, side=1)
         super()._keep(Iterate(f, g, raw_f, raw_g, error), error, ~self._verified)
         self.passes = torch.where(self._verified, self.passes, self.passes + VERIFICATION)
         self.kernel.passes += VERIFICATION
         self._verified = torch.ones_like(self._verified)
+
+
+def _softmin_to_columns(geometry: Geometry, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
+    """The softmin (B, m) that h (B, n) sends to the columns, for a good guess ``near`` (B, m): one pass.
+
+    With a good guess it is read off the columns' sums, which need no transposed copy of C.
+    """
+    _, columns = geometry.marginals(h, near / eps, eps)
+    far = 1 / torch.finfo(geometry.dtype).tiny ** 0.5
+    if bool(((columns > 1 / far) & (columns < far)).all()):
+        return near - eps * columns.log()
+    return geometry.softmin(h, eps, 1)

@@ -11,7 +11,8 @@ import torch
 
 from sinkdiv.solvers.anderson import suited_to
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
-from sinkdiv.solvers.progress import Iterate, Progress
+from sinkdiv.solvers.progress import Progress
+from sinkdiv.solvers.step import Iterate
 
 
 def symmetric(problem: Problem, limits: Limits, start: Start | None = None) -> Solution:

@@ -47,15 +47,11 @@ class _Reductions:
     _shape: tuple[int, int, int]
     _dtype: torch.dtype
 
-    def softmin(self, h: Tensor, eps: Tensor) -> Tensor:
-        """−ε log Σ_j exp(h_j − C_ij/ε), (B, n)."""
+    def softmin(self, h: Tensor, eps: Tensor, near: Tensor | None = None) -> Tensor:
+        """−ε log Σ_j exp(h_j − C_ij/ε), (B, n). A guess ``near`` of it saves nothing here."""
         out = self._empty(*self._shape[:2])
         self._call(_native.softmin, (h, eps), (out,))
         return out
-
-    def softmin_near(self, h: Tensor, near: Tensor, eps: Tensor) -> Tensor:
-        """The same: here a guess of it saves nothing."""
-        return self.softmin(h, eps)
 
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
         """P v, (B, n, k), for v (B, m, k)."""
@@ -63,8 +59,14 @@ class _Reductions:
         self._call(_native.product, (u, h, eps, v), (out,), v.shape[2], False)
         return out
 
+    def cost_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
+        """(P∘C) v, (B, n, k), for v (B, m, k); ε may be ∞."""
+        out = self._empty(*self._shape[:2], v.shape[2])
+        self._call(_native.cost_product, (u, h, eps, v), (out,), v.shape[2])
+        return out
+
     def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-        """<P, C>, (B,)."""
+        """<P, C>, (B,); ε may be ∞."""
         out = self._empty(self._shape[0])
         self._call(_native.plan_cost, (u, h, eps), (out,))
         return out
@@ -129,8 +131,8 @@ class _Reductions:
         )
 
 
-class Pairs(_Reductions):
-    """The pairs of x (B, n, d) and y (B, m, d) under a cost that this module `knows`."""
+class PointReductions(_Reductions):
+    """Reductions over the pairs of x (B, n, d) and y (B, m, d) under a cost that this module `knows`."""
 
     def __init__(self, x: Tensor, y: Tensor, cost: Cost) -> None:
         self.x, self._y, self._cost = x.contiguous(), y.contiguous(), cost
@@ -140,9 +142,9 @@ class Pairs(_Reductions):
             torch.get_num_threads(),
         )  # fmt: skip
 
-    def swapped(self) -> Pairs:
-        """The pairs of y and x."""
-        return Pairs(self._y, self.x, self._cost)
+    def swapped(self) -> PointReductions:
+        """The reductions over the pairs of y and x."""
+        return PointReductions(self._y, self.x, self._cost)
 
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
@@ -169,8 +171,8 @@ class Pairs(_Reductions):
         return out
 
 
-class MatrixPairs(_Reductions):
-    """The pairs whose costs are C (B, n, m)."""
+class MatrixReductions(_Reductions):
+    """Reductions over pairs whose costs are C (B, n, m)."""
 
     def __init__(self, C: Tensor) -> None:
         self._C = C.contiguous()
@@ -181,7 +183,7 @@ class MatrixPairs(_Reductions):
         return self._C
 
 
-AnyPairs = Pairs | MatrixPairs
+AnyReductions = PointReductions | MatrixReductions
 
 #: Up to this dimension costs and gradients of points far from the origin are as precise as those of centred ones.
 EXACT_DIMENSION = int(_native.NARROW) if available else 0
@@ -191,8 +193,8 @@ SMALL_SIDE = int(_native.SMALL_SIDE) if available else 0
 
 
 def small_batch(
-    pairs: AnyPairs,
-    eps: float,
+    pairs: AnyReductions,
+    eps: Tensor,
     rho: tuple[float, float],
     symmetric: bool,
     weights: tuple[Tensor, Tensor],
@@ -202,15 +204,15 @@ def small_batch(
 ) -> Any:
     """A batch of problems for `solve_small`; the caller keeps all tensors alive and contiguous.
 
-    ``weights`` are a (B, n) and b (B, m), ``start`` a potential g (B, m). ``outputs``: the results (B, k), of each
-    problem f (n), raw_f (n), g (m), raw_g (m), the marginal error, the dual value and the spread of the cost, where g
-    and raw_g are left out if the problem is symmetric; then the passes (B,), int64, and the history (B, checks),
-    float32.
+    ``eps`` (B,), float64, holds the regularisation of each problem. ``weights`` are a (B, n) and b (B, m), ``start`` is
+    a potential g (B, m). ``outputs``: the results (B, k), of each problem f (n), raw_f (n), g (m), raw_g (m), the
+    marginal error, the dual value and the spread of the cost, where g and raw_g are left out if the problem is
+    symmetric; then the passes (B,), int64, and the history (B, checks), float32.
     ``gradient`` (B, n, d), if it is wanted, receives Σ_j P_ij ∂c(x_i, y_j)/∂x_i.
     """
     results, passes, history = outputs
     return _native.SmallBatch(
-        pairs._batch, eps, *rho, symmetric, weights[0].data_ptr(), weights[1].data_ptr(),
+        pairs._batch, eps.data_ptr(), *rho, symmetric, weights[0].data_ptr(), weights[1].data_ptr(),
         0 if start is None else start.data_ptr(),
         results.data_ptr(), passes.data_ptr(), history.data_ptr(),
         0 if gradient is None else gradient.data_ptr(), history.shape[1],

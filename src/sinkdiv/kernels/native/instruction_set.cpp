@@ -11,7 +11,7 @@ template <class T>
 const Passes<T>& passes() {
     static constexpr Passes<T> table{SINKDIV_NAME(SINKDIV_ISA), ROWS,         Simd<T>::LANES * VECTORS,
                                      costs<T>,                  softmin<T>,   ctransform<T>,
-                                     product<T>,                marginals<T>, weighted_marginals<T>,
+                                     product<T>,                cost_product<T>, marginals<T>, weighted_marginals<T>,
                                      tangent_marginals<T>,      weighted_gradient<T>,
                                      gradient_tangent<T>,       plan_cost<T>, plan_matrix<T>,
                                      weighted_plan<T>,          corrected_primal<T>,

@@ -403,6 +403,25 @@ void product(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintpt
     finish(completed);
 }
 
+template <class T>
+void cost_product(const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t v, int64_t k, uintptr_t out) {
+    bool completed;
+    {
+        nb::gil_scoped_release released;
+        const auto scale = scales<T>(eps, batch.batch);
+        const Packed<T> packed(batch, scale.data());
+        const Exponents<T> rows(u, batch.batch, batch.n, batch.n), columns(h, batch.batch, batch.m, packed.padded());
+        const PackedOperand<T> operand(v, batch.batch, batch.m, k, packed.width(), packed.padded());
+        const PerThread<T> scratch(batch.threads, scratch_size<T>(packed.width()));
+        const PerThread<double> sums(batch.threads, BLOCK * (k + 1));
+        completed = packed.over_rows([&](int64_t b, int64_t begin, int64_t end, int thread) {
+            passes<T>().cost_product(packed.pairs(b), {rows[b], columns[b], scale[b]}, operand[b], begin, end,
+                                     scratch[thread], sums[thread], reinterpret_cast<T*>(out) + b * batch.n * k);
+        });
+    }
+    finish(completed);
+}
+
 // Sums (B, m) over rows that several threads reduce, each into its own part.
 template <class T>
 class ColumnSums {
@@ -696,7 +715,8 @@ void corrected_primal(const Batch& batch, uintptr_t a, uintptr_t b, uintptr_t lo
 // f (n), raw_f (n), g (m), raw_g (m), error, value, spread; without g and raw_g where the problem is symmetric.
 struct SmallBatch {
     Batch pairs;
-    double eps, rho_f, rho_g;
+    const double* eps;  // (B)
+    double rho_f, rho_g;
     bool symmetric;
     uintptr_t a, b, start, results, passes, history, gradient;
     int64_t checks;  // that the history of a problem has room for
@@ -737,7 +757,7 @@ template <class T>
 class SmallBatchSolver {
   public:
     SmallBatchSolver(const SmallBatch& batch, double tol, int64_t max_passes)
-        : batch_(batch), tol_(tol), max_passes_(max_passes), scale_(batch.pairs.batch, T(LOG2E / batch.eps)),
+        : batch_(batch), tol_(tol), max_passes_(max_passes), scale_(scales(batch)),
           packed_(batch.pairs, scale_.data()) {
         // A narrow operand is packed like columns; a wide one has rows of its own.
         if (batch.gradient && batch.pairs.d > PackedOperand<T>::NARROW)
@@ -761,7 +781,7 @@ class SmallBatchSolver {
         const double extent = spread<T>(batch_.pairs, b);
         numbers[2] = T(extent);
         T* const gradient = reinterpret_cast<T*>(batch_.gradient);
-        const SmallProblem<T> problem{packed_.pairs(b), input(batch_.a, b, n), input(batch_.b, b, m), batch_.eps,
+        const SmallProblem<T> problem{packed_.pairs(b), input(batch_.a, b, n), input(batch_.b, b, m), batch_.eps[b],
                                       batch_.rho_f, batch_.rho_g, extent, batch_.symmetric, tol_, max_passes_,
                                       input(batch_.start, b, m), f, g, raw_f, raw_g,
                                       numbers, numbers + 1, reinterpret_cast<int64_t*>(batch_.passes) + b,
@@ -773,6 +793,12 @@ class SmallBatchSolver {
     }
 
   private:
+    static std::vector<T> scales(const SmallBatch& batch) {
+        std::vector<T> result(batch.pairs.batch);
+        for (int64_t b = 0; b < batch.pairs.batch; ++b) result[b] = T(LOG2E / batch.eps[b]);
+        return result;
+    }
+
     static const T* input(uintptr_t address, int64_t b, int64_t stride) {
         return address ? reinterpret_cast<const T*>(address) + b * stride : nullptr;
     }
@@ -835,6 +861,10 @@ NB_MODULE(_native, m) {
                         bool gradient, uintptr_t out) {
         SINKDIV_BOTH(product)(batch, u, h, eps, v, k, gradient, out);
     });
+    m.def("cost_product", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t v,
+                             int64_t k, uintptr_t out) {
+        SINKDIV_BOTH(cost_product)(batch, u, h, eps, v, k, out);
+    });
     m.def("marginals", [](bool wide, const Batch& batch, uintptr_t u, uintptr_t h, uintptr_t eps, uintptr_t rows,
                           uintptr_t columns) { SINKDIV_BOTH(marginals)(batch, u, h, eps, rows, columns); });
     m.def("weighted_marginals",
@@ -872,11 +902,11 @@ NB_MODULE(_native, m) {
     using sinkdiv::SmallBatch;
     nb::class_<SmallBatch>(m, "SmallBatch")
         .def("__init__",
-             [](SmallBatch* self, const Batch& pairs, double eps, double rho_f, double rho_g, bool symmetric,
+             [](SmallBatch* self, const Batch& pairs, uintptr_t eps, double rho_f, double rho_g, bool symmetric,
                 uintptr_t a, uintptr_t b, uintptr_t start, uintptr_t results, uintptr_t passes, uintptr_t history,
                 uintptr_t gradient, int64_t checks) {
-                 new (self) SmallBatch{pairs, eps,     rho_f,  rho_g,   symmetric, a,     b,
-                                       start, results, passes, history, gradient,  checks};
+                 new (self) SmallBatch{pairs, reinterpret_cast<const double*>(eps), rho_f, rho_g, symmetric, a, b,
+                                       start, results, passes, history, gradient, checks};
              });
     m.def("solve_small", [](bool wide, const std::vector<SmallBatch*>& batches, double tol, int64_t max_passes) {
         SINKDIV_BOTH(solve_small)(batches, tol, max_passes);

@@ -110,6 +110,9 @@ struct Passes {
     // sum_j P_ij v_jk; or sum_j P_ij dC_ij/dx_ik, where V holds the columns' points and `points` the rows' (n, k)
     void (*product)(const Pairs<T>&, const Scores<T>&, const Operand<T>&, Product, const T* points, int64_t begin,
                     int64_t end, T* scratch, double* sums, T* out);
+    // sum_j P_ij C_ij v_jk
+    void (*cost_product)(const Pairs<T>&, const Scores<T>&, const Operand<T>&, int64_t begin, int64_t end, T* scratch,
+                         double* sums, T* out);
     // sum_j P_ij, and added to `columns`: sum_i P_ij
     void (*marginals)(const Pairs<T>&, const Scores<T>&, int64_t begin, int64_t end, T* scratch, double* columns,
                       T* out);

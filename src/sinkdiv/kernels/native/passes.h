@@ -539,6 +539,27 @@ void product(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, Product
         for (int64_t l = 0; l < v.k; ++l) out[i * v.k + l] = T(factor * block.result(i, l));
 }
 
+template <class T>
+void cost_product(const Pairs<T>& p, const Scores<T>& s, const Operand<T>& v, int64_t begin, int64_t end, T* scratch,
+                  double* sums, T* out) {
+    constexpr int LANES = Simd<T>::LANES;
+    T* plan = scratch + ROWS * p.width;
+    BlockSums<T> block{v, nullptr, begin, sums};
+    block.clear();
+    sweep(p, begin, end, scratch, [&](int64_t tile, int64_t row, int rows, T* costs) {
+        for (int r = 0; r < ROWS; ++r) {
+            const int own = r < rows ? r : rows - 1;
+            const T* c = costs + own * p.width;
+            T* weights = plan + r * p.width;
+            plan_row(c, s.h + tile * p.width, s.u[row + own], s.scale, p.width, weights, LEAST_FACTOR<T>);
+            for (int64_t j = 0; j < p.width; j += LANES) store(weights + j, load(weights + j) * load(c + j));
+        }
+        block.add(p, tile, row, rows, plan);
+    });
+    for (int64_t i = begin; i < end; ++i)
+        for (int64_t l = 0; l < v.k; ++l) out[i * v.k + l] = T(block.result(i, l));
+}
+
 // An entry of the plan from its exponent z, times the sum of factors and its own logarithm; 0 where the entry is.
 template <class T>
 inline Vector<T> weighted_entry(const Vector<T> z, const Vector<T> factors) {

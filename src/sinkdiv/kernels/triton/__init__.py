@@ -20,7 +20,7 @@ from sinkdiv.costs import Cost
 
 if TYPE_CHECKING:
     from sinkdiv.kernels.triton.launching import Counts
-    from sinkdiv.kernels.triton.pairs import MatrixPairs, Pairs
+    from sinkdiv.kernels.triton.reductions import MatrixReductions, PointReductions
 
 available = find_spec("triton") is not None
 
@@ -54,15 +54,15 @@ def version() -> str:
         return module_version
 
 
-def of_points(x: Tensor, y: Tensor, cost: Cost, *, precision: str, counts: Counts | None) -> Pairs:
-    """The pairs of x (B, n, d) and y (B, m, d), of which the first ``counts`` of each problem are real."""
-    from sinkdiv.kernels.triton.pairs import Pairs
+def of_points(x: Tensor, y: Tensor, cost: Cost, *, precision: str, counts: Counts | None) -> PointReductions:
+    """Reductions over the pairs of x (B, n, d) and y (B, m, d); the first ``counts`` of each problem are real."""
+    from sinkdiv.kernels.triton.reductions import PointReductions
 
-    return Pairs(x, y, cost, precision=precision, counts=counts)
+    return PointReductions(x, y, cost, precision=precision, counts=counts)
 
 
-def of_matrix(C: Tensor) -> MatrixPairs:
-    """The pairs whose costs are C (B, n, m), of any strides; some may be +∞."""
-    from sinkdiv.kernels.triton.pairs import MatrixPairs
+def of_matrix(C: Tensor) -> MatrixReductions:
+    """Reductions over pairs whose costs are C (B, n, m), of any strides; some may be +∞."""
+    from sinkdiv.kernels.triton.reductions import MatrixReductions
 
-    return MatrixPairs(C)
+    return MatrixReductions(C)

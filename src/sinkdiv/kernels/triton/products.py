@@ -18,10 +18,12 @@ from sinkdiv.kernels.triton.tiles import (
     LOG2E,
     base_two,
     begun,
+    costs,
     costs_of_squares,
     ends,
     entries,
     exponents,
+    exponents_of_costs,
     motion_of,
     movements,
     scores_of,
@@ -38,12 +40,14 @@ class Weight(enum.IntEnum):
     GRADIENT = 1  # P_ij φ_ij
     WEIGHTED = 2  # P_ij (s_i + t_j + log P_ij) φ_ij
     TANGENT = 3  # P_ij (s_i + t_j − Ċ_ij/ε + σ_ij) φ_ij
+    COST = 4  # P_ij C_ij
 
 
 PLAN = tl.constexpr(int(Weight.PLAN))
 GRADIENT = tl.constexpr(int(Weight.GRADIENT))
 WEIGHTED = tl.constexpr(int(Weight.WEIGHTED))
 TANGENT = tl.constexpr(int(Weight.TANGENT))
+COST = tl.constexpr(int(Weight.COST))
 
 
 @triton.jit(do_not_specialize=["n", "m", "d", "width", "columns", "blocks"])
@@ -82,11 +86,16 @@ def products_kernel(
                 its_u, scores, kappa, own, operands, sizes, strides, scale, rows, cols,
                 FORM, FUNCTION, POWER, D, RESIDENT,
             )  # fmt: skip
+        elif WEIGHT == COST:
+            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
+            z = exponents_of_costs(its_u, scores, kappa, C)
         else:
             S = squares(own, operands, sizes, scale, rows, cols, FORM, D, RESIDENT)
             z = (its_u[:, None] + scores[None, :]) - kappa * costs_of_squares(S, POWER, FUNCTION)
         w = tl.exp2(z)
-        if WEIGHT == GRADIENT:
+        if WEIGHT == COST:
+            w = tl.where(w > 0, w * C, 0.0)
+        elif WEIGHT == GRADIENT:
             w *= slopes(S, POWER, FUNCTION)
         elif WEIGHT == WEIGHTED:
             factor = (its_s[:, None] + entries(t, cols, 0.0)[None, :]) + z * LN2

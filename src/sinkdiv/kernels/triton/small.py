@@ -190,13 +190,13 @@ def _next_factor(factor, cold, level_steps, error, step, most, WARM: tl.constexp
 
 @triton.jit(do_not_specialize=["n", "m", "checks", "steps", "most"])
 def accelerated_kernel(
-    C, a, b, start, spread, results, passes, errors, n, m, checks, steps, most,
-    eps: tl.float64, rho_f: tl.float64, rho_g: tl.float64, tol: tl.float64,
+    C, a, b, start, spread, eps, results, passes, errors, n, m, checks, steps, most,
+    rho_f: tl.float64, rho_g: tl.float64, tol: tl.float64,
     WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
-    """A problem of two sides, of whose ``steps`` fewer than ``most`` are above the target ε."""
+    """A problem of two sides, of whose ``steps`` fewer than ``most`` are above the target ε, its entry of ``eps``."""
     problem = tl.program_id(0).to(tl.int64)
-    eps, rho = tl.full((), eps, tl.float64), (tl.full((), rho_f, tl.float64), tl.full((), rho_g, tl.float64))
+    eps, rho = tl.load(eps + problem), (tl.full((), rho_f, tl.float64), tl.full((), rho_g, tl.float64))
     rows, columns = tl.arange(0, N), tl.arange(0, M)
     C, a, b, errors = C + problem * n * m, a + problem * n, b + problem * m, errors + problem * checks
     out_f = results + problem * (2 * n + 2 * m + 3)
@@ -265,13 +265,13 @@ def accelerated_kernel(
 
 @triton.jit(do_not_specialize=["n", "checks", "steps"])
 def symmetric_kernel(
-    C, a, start, spread, results, passes, errors, n, checks, steps,
-    eps: tl.float64, rho: tl.float64, tol: tl.float64,
+    C, a, start, spread, eps, results, passes, errors, n, checks, steps,
+    rho: tl.float64, tol: tl.float64,
     WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
     """A problem whose two sides are the same."""
     problem = tl.program_id(0).to(tl.int64)
-    eps, rho = tl.full((), eps, tl.float64), tl.full((), rho, tl.float64)
+    eps, rho = tl.load(eps + problem), tl.full((), rho, tl.float64)
     rows = tl.arange(0, N)
     C, errors, out = C + problem * n * n, errors + problem * checks, results + problem * (2 * n + 3)
     numbers = out + 2 * n
@@ -332,7 +332,7 @@ def solve_small(
     a: Tensor,
     b: Tensor,
     spread: Tensor,
-    eps: float,
+    eps: Tensor,
     rho: tuple[float, float],
     *,
     symmetric: bool,
@@ -343,7 +343,7 @@ def solve_small(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solve a batch of problems with costs C (B, n, m), whose spreads are (B,), and weights a (B, n) and b (B, m).
 
-    ``start`` is a potential g (B, m) to start from.
+    ``eps`` (B,), float64, holds the regularisation of each problem. ``start`` is a potential g (B, m) to start from.
 
     Returns the results (B, k), of each problem f (n), raw_f (n), g (m), raw_g (m), the marginal error, the dual value
     and the spread of the cost, where g and raw_g are left out if the problem is symmetric; then the passes (B,), int64,
@@ -355,19 +355,20 @@ def solve_small(
     passes = torch.empty(batch, dtype=torch.int64, device=C.device)
     errors = torch.empty(batch, checks, dtype=torch.float32, device=C.device)
     outputs = results, passes, errors
-    given = (spread if start is None else start.contiguous()), spread  # a start that is not there is not read
+    # A start that is missing is not read.
+    given = (spread if start is None else start.contiguous()), spread, eps.contiguous()
     switches = start is not None, math.isfinite(rho[0])
     N, M, R, L, options = _tiling(n, m, C.dtype)
     with torch.cuda.device_of(C):
         if symmetric:
             steps = min(max_passes, MOST_STEPS)
             symmetric_kernel[(batch,)](
-                C, a, *given, *outputs, n, checks, steps, eps, rho[0], tol, *switches, N, R, L, **options
+                C, a, *given, *outputs, n, checks, steps, rho[0], tol, *switches, N, R, L, **options
             )
         else:
             steps, most = (min(count, MOST_STEPS) for count in (max(1, max_passes // 2), max(0, max_passes // 4 - 1)))
             accelerated_kernel[(batch,)](
-                C, a, b, *given, *outputs, n, m, checks, steps, most, eps, *rho, tol, *switches, N, M, R, L, **options
+                C, a, b, *given, *outputs, n, m, checks, steps, most, *rho, tol, *switches, N, M, R, L, **options
             )
     return outputs
 

@@ -22,6 +22,7 @@ from sinkdiv.kernels.triton.tiles import (
     ends,
     entries,
     exponents,
+    exponents_of_costs,
     motion_of,
     movements,
     scores_of,
@@ -85,6 +86,9 @@ def sums_kernel(
             S = squares(own, operands, sizes, scale, rows, cols, FORM, D, RESIDENT)
             C = costs_of_squares(S, POWER, FUNCTION)
             z = (its_u[:, None] + scores[None, :]) - kappa * C
+        elif TERM == COST:
+            C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
+            z = exponents_of_costs(its_u, scores, kappa, C)
         else:
             C = costs(own, operands, sizes, strides, scale, rows, cols, FORM, FUNCTION, POWER, D, RESIDENT)
             z = (its_u[:, None] + scores[None, :]) - kappa * C

@@ -308,6 +308,14 @@ def costs(
 
 
 @triton.jit
+def exponents_of_costs(row_terms, scores, kappa, C):
+    """row_terms_i + scores_j − κ C_ij, (BM, BN), all in base 2; where κ = 0, for ε = ∞, also a cost of ∞ counts for
+    nothing."""
+    free = row_terms[:, None] + scores[None, :]
+    return tl.where(kappa > 0, free - kappa * C, free)
+
+
+@triton.jit
 def exponents(
     row_terms, scores, kappa, own, operands, sizes, strides, scale, rows, cols,
     FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
