@@ -61,7 +61,7 @@ def gap_from_support(name: str, points: Tensor) -> float:
     return max(outside, float(points.max()) - 1)
 
 
-def test_draws_have_the_form_and_the_spread_they_promise(case: tuple[Prior, int]) -> None:
+def test_draws_have_the_form_and_the_distance_they_promise(case: tuple[Prior, int]) -> None:
     prior, dim = case
     prior.check(dim)
     draws = prior.sample(COUNT, dim, source())

@@ -1,6 +1,5 @@
 """What a run leaves: samples, reconstructions, scores, a report."""
 
-import copy
 import platform
 import time
 from typing import Any
@@ -51,7 +50,7 @@ def evaluate(run: RunFolder) -> dict[str, Any]:
     """
     config = run.load_config()
     model = make_model(config)
-    untrained = copy.deepcopy(model).eval().requires_grad_(False)
+    untrained = model.frozen_copy()
     trained = restore(run, config, model)
     before = run.load_metrics()
     images = load_run_images(config)

@@ -4,7 +4,6 @@
 writes the results. The loss step is the model's: `training_step` in `models/autoencoder.py` or `models/generator.py`.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +102,7 @@ def _make(run: RunFolder, config: RunConfig, images: Images) -> Training:
     if batches < config.turns:
         raise InputError(f"--critic-steps {config.turns - 1}: the generator would never move in {batches} batches")
     model = make_model(config, batches)
-    return Training(run, config, images, model, copy.deepcopy(model).eval().requires_grad_(False))
+    return Training(run, config, images, model, model.frozen_copy())
 
 
 def train(training: Training, console: Console) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What training, sampling and reports need of a model, whichever it is."""
 
 import abc
+import copy
 import math
-from typing import Any
+from typing import Any, Self
 
 import lightning
 import torch
@@ -28,6 +29,10 @@ class Model(lightning.LightningModule, abc.ABC):
     @abc.abstractmethod
     def draw(self, count: int, stream: Stream, *position: int) -> Tensor:
         """`count` new images (count, pixels) in [0, 1], a pure function of the weights and (seed, stream, position)."""
+
+    def frozen_copy(self) -> Self:
+        """The model as it is now, for evaluation."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
 
     def log_losses(self, losses: dict[str, Tensor], batch_size: int) -> None:
         """Count a step's losses towards the epoch's means over all processes, under `train/`."""

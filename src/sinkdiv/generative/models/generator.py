@@ -46,15 +46,15 @@ class SinkhornGenerator(Model):
         self.automatic_optimization = False
         self.prior = make_prior(config.prior)
         self.loss = GeneratorLoss(config)
-        make = generator_networks(config.network)
+        architecture = generator_networks(config.network)
         shape, sizes = config.image_shape, (config.hidden, config.width)
         with initial_weights(config.seed):
-            self.network = network or make.make(shape, config.latent_dim, *sizes)
+            self.network = network or architecture.make(shape, config.latent_dim, *sizes)
             self.critic = None
             if config.learned:
                 # The other two bounds are on the slope of f at one point at a time.
                 batch_norm = config.critic_bound == "clip"
-                self.critic = make.make_critic(shape, config.critic_features, *sizes, batch_norm)
+                self.critic = architecture.make_critic(shape, config.critic_features, *sizes, batch_norm)
                 if config.critic_bound == "spectral":
                     normalise(self.critic)
 

@@ -110,7 +110,7 @@ def class_maps(codes: Tensor, labels: Tensor, draws: Tensor) -> bytes:
 
 
 def _on_plane(codes: Tensor, draws: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (n, d) and draws (m, d) as (n, 2) and (m, 2), projected on the plane in which both together spread most."""
+    """Codes (n, d) and draws (m, d) as (n, 2) and (m, 2), projected on the plane in which both together vary most."""
     # A second coordinate of zeros, for codes that have only one.
     both = functional.pad(torch.cat([codes, draws]).double(), (0, max(0, 2 - codes.shape[1])))
     centre = both.mean(0)

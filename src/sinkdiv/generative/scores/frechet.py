@@ -22,7 +22,7 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
 
     Heusel et al. 2017, who called it FID in features of Inception-v3; in other features it needs another name. Lower
     is better; features' units, squared. Estimated from n images it is too large by an amount that falls like 1/n and
-    grows with d and with the spread of the features, so only scores from equally many images compare: take thousands,
+    grows with d and with the variance of the features, so only scores from equally many images compare: take thousands,
     never fewer than d. Computed in float64.
 
     Args:
