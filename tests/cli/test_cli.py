@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import sinkdiv
-from sinkdiv.commands import run
+from sinkdiv.cli.app import run
 from sinkdiv.declarations import options_of
 from sinkdiv.kernels import triton
 from sinkdiv.options import LossOptions
@@ -235,7 +235,7 @@ def test_light_commands_do_not_import_the_training_packages() -> None:
     code = (
         "import sys, sinkdiv;"
         "assert not {'typer', 'rich', 'yaml', 'PIL'} & set(sys.modules);"
-        "import sinkdiv.commands as commands; commands.run(['--help']); commands.run(['info']);"
+        "import sinkdiv.cli.app as commands; commands.run(['--help']); commands.run(['info']);"
         "heavy = {'lightning', 'matplotlib', 'sklearn', 'mlxtend', 'torchmetrics'} & set(sys.modules);"
         "assert not heavy, heavy"
     )

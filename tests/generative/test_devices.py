@@ -12,15 +12,15 @@ from torch.utils._pytree import tree_leaves
 
 pytest.importorskip("lightning")
 
-from sinkdiv.generative.autoencoder import Autoencoder
+from generative_models import settled
 from sinkdiv.generative.config import AutoencoderConfig, GeneratorConfig
 from sinkdiv.generative.critic import slope_penalty
-from sinkdiv.generative.generator import SinkhornGenerator
+from sinkdiv.generative.failures import TrainingFailure, require_distances
 from sinkdiv.generative.methods import METHODS, default_prior
-from sinkdiv.generative.opening import autoencoder_settings, generator_settings
+from sinkdiv.generative.models.autoencoder import Autoencoder
+from sinkdiv.generative.models.generator import SinkhornGenerator
 from sinkdiv.generative.seeds import Stream, generator
-from sinkdiv.generative.transfer import sent
-from sinkdiv.generative.watch import TrainingFailure, require_distances
+from sinkdiv.generative.tensors import to_device
 
 aten = torch.ops.aten
 DEVICE = torch.device("meta")
@@ -67,8 +67,7 @@ def stand_in(samples, data):
 @pytest.mark.parametrize("critic_bound", [None, "clip", "penalty", "spectral"])
 def test_a_generators_loss_is_on_its_device(critic_bound):
     given = {} if critic_bound is None else {"cost": "learned", "critic_bound": critic_bound}
-    config = GeneratorConfig(**generator_settings(given, SHAPE, 1.0), data_fingerprint="", image_shape=SHAPE)
-    model = SinkhornGenerator(config).to(DEVICE)
+    model = SinkhornGenerator(settled(GeneratorConfig, SHAPE, **given)).to(DEVICE)
     model.loss = stand_in
     batch = torch.rand(12, 64, device=DEVICE)
     with Accelerator() as seen:
@@ -85,12 +84,11 @@ def test_a_generators_loss_is_on_its_device(critic_bound):
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - ON_THE_HOST))
 def test_an_autoencoders_step_is_on_its_device(method):
     given = {"method": method, "prior": default_prior(method)}
-    config = AutoencoderConfig(**autoencoder_settings(given, SHAPE), data_fingerprint="", image_shape=SHAPE)
-    model = Autoencoder(config).to(DEVICE)
+    model = Autoencoder(settled(AutoencoderConfig, SHAPE, **given)).to(DEVICE)
     model.log_dict = lambda *_, **__: None
     if method == "sae":
-        ((_, matching),) = model.method.terms
-        matching.loss = stand_in
+        ((_, latent_loss),) = model.method.terms
+        latent_loss.loss = stand_in
     with Accelerator() as seen:
         loss = model.training_step(torch.rand(12, 64, device=DEVICE), 0)
         loss.backward()
@@ -101,8 +99,8 @@ def test_an_autoencoders_step_is_on_its_device(method):
 
 def test_numbers_are_sent_as_they_are():
     numbers = torch.randn(3, dtype=torch.float64)
-    assert sent(numbers, torch.device("cpu")) is numbers
-    assert sent(numbers, DEVICE, torch.float32).dtype == torch.float32
+    assert to_device(numbers, torch.device("cpu")) is numbers
+    assert to_device(numbers, DEVICE, torch.float32).dtype == torch.float32
 
 
 def test_the_first_set_that_is_not_finite_is_named():

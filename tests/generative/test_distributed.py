@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from sinkdiv.commands import run
-from sinkdiv.generative import callbacks, opening, processes
-from sinkdiv.generative.autoencoder import Autoencoder
+from generative_models import settled
+from sinkdiv.cli.app import run
+from sinkdiv.generative import callbacks, launcher, worker
 from sinkdiv.generative.config import AutoencoderConfig
 from sinkdiv.generative.data import load_images, training_loader
 from sinkdiv.generative.distributed import process_rank
 from sinkdiv.generative.errors import InputError
+from sinkdiv.generative.models.autoencoder import Autoencoder
 from sinkdiv.generative.runs import RunFolder, load_checkpoint
 from sinkdiv.generative.seeds import Stream, generator
 
@@ -46,12 +47,11 @@ class Step(torch.nn.Module):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()
-        given = {"data": "made", "network": "mlp", "hidden": (12,), "latent_dim": 5, "batch_size": COUNT} | settings
-        chosen = opening.autoencoder_settings(given, (1, 4, 4))
-        self.model = Autoencoder(AutoencoderConfig(**chosen, data_fingerprint="", image_shape=(1, 4, 4))).double()
+        given = {"network": "mlp", "hidden": (12,), "latent_dim": 5, "batch_size": COUNT} | settings
+        self.model = Autoencoder(settled(AutoencoderConfig, (1, 4, 4), **given)).double()
 
     def forward(self, images: Tensor) -> Tensor:
-        codes, latent = self.model.method.train(self.model.encoder(images), source)
+        codes, latent = self.model.method.codes_and_loss(self.model.encoder(images), source)
         return self.model.reconstruction_loss(codes, images) + self.model.config.beta * latent
 
 
@@ -83,7 +83,7 @@ def share(rank: int, meeting: Path) -> dict[str, Any]:
         found: dict[str, Any] = {name: shared_step(part, settings) for name, settings in METHODS.items()}
         same_images = batch()[:1].expand(4, -1)
         vae = Step(method="vae", prior="normal").model
-        found["codes"], found["divergence"] = vae.method.train(vae.encoder(same_images), source)
+        found["codes"], found["divergence"] = vae.method.codes_and_loss(vae.encoder(same_images), source)
         return {name: value.detach() if isinstance(value, Tensor) else value for name, value in found.items()}
     finally:
         distributed.destroy_process_group()
@@ -155,8 +155,8 @@ def test_two_processes_train_as_one_and_stop_together_and_one_goes_on(
 ) -> None:
     """Ctrl-C in the third of four epochs, the rest on one device: losses and weights to the rounding of sums."""
     shared, alone = tmp_path / "shared", tmp_path / "alone"
-    helpers, start = [], processes._start_helper
-    monkeypatch.setattr(processes, "_start_helper", lambda *which: helpers.append(start(*which)) or helpers[-1])
+    workers, start = [], launcher.start_worker
+    monkeypatch.setattr(launcher, "start_worker", lambda *which: workers.append(start(*which)) or workers[-1])
     threads, environment = torch.get_num_threads(), dict(os.environ)
     with monkeypatch.context() as patched:
         patched.setattr(callbacks.TrainingBar, "on_train_epoch_start", interrupt_in(3))
@@ -164,7 +164,7 @@ def test_two_processes_train_as_one_and_stop_together_and_one_goes_on(
     output, errors = capfd.readouterr()
     assert errors == f"sinkdiv: interrupted in epoch 3; go on: sinkdiv train autoencoder --out {shared} --resume\n"
     assert output.count("on digits: 1617 images") == 1
-    assert [helper.poll() is not None for helper in helpers] == [True]
+    assert [one.poll() is not None for one in workers] == [True]
     assert not distributed.is_initialized()
     assert (threads, environment) == (torch.get_num_threads(), dict(os.environ))
     folder = RunFolder(shared)
@@ -184,14 +184,14 @@ def test_two_processes_train_as_one_and_stop_together_and_one_goes_on(
 def test_a_mistake_of_any_process_is_the_leaders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def start_one_without_a_run(*which: Any) -> "subprocess.Popen[bytes]":
         with pytest.raises(SystemExit):
-            processes._help(*which)
+            worker.work(*which)
         return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"], stdin=subprocess.PIPE)
 
     def lead() -> None:
-        with processes.leading(tmp_path, "cpu", 2):
+        with launcher.launched(tmp_path, "cpu", 2):
             pytest.fail("the other process has no run to share")
 
-    monkeypatch.setattr(processes, "_start_helper", start_one_without_a_run)
+    monkeypatch.setattr(launcher, "start_worker", start_one_without_a_run)
     with pytest.raises(InputError, match="no run here"):
         lead()
     assert not distributed.is_initialized()
@@ -199,7 +199,7 @@ def test_a_mistake_of_any_process_is_the_leaders(tmp_path: Path, monkeypatch: py
 
 def test_a_process_ends_with_its_leader() -> None:
     """The leader holds the other end of its standard input, which the system closes however the leader ends."""
-    arguments = [sys.executable, "-m", "sinkdiv.generative.processes", "absent", "cpu", "1", "2", "0"]
+    arguments = [sys.executable, "-m", "sinkdiv.generative.worker", "absent", "cpu", "1", "2", "0"]
     ended = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (1, b"")
 
@@ -220,7 +220,7 @@ def test_what_the_machine_cannot_do_is_one_line(
     options: list[str],
     expected: str,
 ) -> None:
-    monkeypatch.setattr(processes, "gpu_count", lambda: 1)
+    monkeypatch.setattr(launcher, "gpu_count", lambda: 1)
     assert run([*TRAIN, *options, "--out", str(tmp_path / "run")]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith(f"sinkdiv: {expected}")
@@ -230,9 +230,9 @@ def test_what_the_machine_cannot_do_is_one_line(
 
 @pytest.mark.parametrize("name", ["TORCHELASTIC_RUN_ID", "LOCAL_RANK"])
 def test_a_launcher_and_an_absent_gpu_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(processes, "gpu_count", lambda: 0)
+    monkeypatch.setattr(launcher, "gpu_count", lambda: 0)
     with pytest.raises(InputError, match="--accelerator gpu: PyTorch finds no GPU"):
-        processes.check_machine("gpu", 1, "float32")
+        launcher.check_machine("gpu", 1, "float32")
     monkeypatch.setenv(name, "0")
     with pytest.raises(InputError, match="starts its processes itself"):
-        processes.check_machine("cpu", 2, "float32")
+        launcher.check_machine("cpu", 2, "float32")

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sinkdiv.generative import backbone
-from sinkdiv.generative.classifier import Classifier, card, trained_classifier
 from sinkdiv.generative.data import load_images
 from sinkdiv.generative.errors import InputError
-from sinkdiv.generative.features import features_for
+from sinkdiv.generative.features import efficientnet, features_for
+from sinkdiv.generative.features.classifier import Classifier, card, trained_classifier
 
 NAMES = ("mnist", "fashion-mnist")
 
@@ -25,7 +24,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_what_their_card_says(name: str) -> None:
-    folder = resources.files("sinkdiv.generative") / "weights"
+    folder = resources.files("sinkdiv.generative.features") / "weights"
     file = (folder / f"{name}.pt").read_bytes()
     described = json.loads((folder / f"{name}.json").read_text())
     assert described == card(name)
@@ -78,14 +77,14 @@ def test_images_of_another_size_are_refused() -> None:
 
 
 def test_without_the_extra_colour_images_have_no_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone, "WEIGHTS_PACKAGE", "not_installed")
-    backbone._network.cache_clear()
+    monkeypatch.setattr(efficientnet, "WEIGHTS_PACKAGE", "not_installed")
+    efficientnet._network.cache_clear()
     assert features_for("photos.zip", (3, 32, 32)) is None
     with pytest.raises(InputError, match=r"sinkdiv\[backbone\]"):
-        backbone.backbone((3, 32, 32))
+        efficientnet.backbone((3, 32, 32))
 
 
-@pytest.mark.skipif(not backbone.available(), reason="needs sinkdiv[backbone]")
+@pytest.mark.skipif(not efficientnet.available(), reason="needs sinkdiv[backbone]")
 def test_backbone_tells_a_photograph_from_noise() -> None:
     from sklearn.datasets import load_sample_image
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from generative_models import settled
 from sinkdiv.generative.config import GeneratorConfig
-from sinkdiv.generative.generator import SinkhornGenerator
-from sinkdiv.generative.opening import generator_settings
+from sinkdiv.generative.models.generator import SinkhornGenerator
 
 COUNT, SHAPE = 12, (1, 4, 4)
 
@@ -20,9 +20,7 @@ class Step(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        given = {"data": "made", "hidden": (8,), "latent_dim": 3, "batch_size": COUNT}
-        settings = generator_settings(given, SHAPE, 2.0)
-        self.model = SinkhornGenerator(GeneratorConfig(**settings, data_fingerprint="", image_shape=SHAPE))
+        self.model = SinkhornGenerator(settled(GeneratorConfig, SHAPE, hidden=(8,), latent_dim=3, batch_size=COUNT))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.divergence(self.model.samples_of_step(len(images), 5), images)

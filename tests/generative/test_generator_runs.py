@@ -14,12 +14,14 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sinkdiv.commands import run
-from sinkdiv.generative import finishing, opening, training
+from generative_models import settled
+from sinkdiv.cli.app import run
+from sinkdiv.generative import results, training
 from sinkdiv.generative.config import CONFIGS, GeneratorConfig, load_config
 from sinkdiv.generative.errors import InputError
-from sinkdiv.generative.generator import SinkhornGenerator
-from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run
+from sinkdiv.generative.generator_loss import EPS_OF_COST
+from sinkdiv.generative.models.generator import SinkhornGenerator
+from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run, resumed_config
 
 TRAIN = ["train", "generator", "--data", "digits", "--accelerator", "cpu", "--hidden", "32"]
 LEARNED = ["--cost", "learned", "--critic-steps", "2", "--eps", "0.2", "--batch-size", "200"]
@@ -87,7 +89,7 @@ def test_samples_and_scores_can_be_had_again(plain: RunFolder, learned: RunFolde
         assert run(["sample", str(folder.root), "-n", "64", "--out", str(tmp_path / "samples.png")]) == 0
         assert (tmp_path / "samples.png").read_bytes() == folder.samples.read_bytes()
     before = plain.load_metrics()
-    assert finishing.evaluate(plain)["scores"] == before["scores"]
+    assert results.evaluate(plain)["scores"] == before["scores"]
     assert plain.load_metrics()["failed"] is None
 
 
@@ -117,20 +119,20 @@ def test_killed_and_resumed_ends_where_an_uninterrupted_run_does(learned: RunFol
 def test_infinite_eps_is_written_and_read(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     given = {"data": "digits", "cost": "euclidean", "eps": float("inf")}
-    config, _ = opening.new_run(folder, GeneratorConfig, given)
+    config = training.start(folder, GeneratorConfig, given).config
     assert "eps: .inf" in folder.config.read_text()
     assert load_config(folder.config) == config
-    assert opening.continued_config(folder, GeneratorConfig, given) == config
+    assert resumed_config(folder, GeneratorConfig, given) == config
 
 
 def test_the_default_eps_follows_the_images_scale() -> None:
     """|y−y'|² grows fourfold as images are scaled by two, |y−y'| twofold."""
 
-    def eps(cost: str, spread: float) -> Any:
-        return opening.generator_settings({"cost": cost}, (1, 28, 28), spread)["eps"]
+    def eps(cost: str, mean_squared_distance: float) -> float:
+        return settled(GeneratorConfig, (1, 28, 28), mean_squared_distance, cost=cost).eps
 
-    assert eps("sqeuclidean", 400.0) == 4 * eps("sqeuclidean", 100.0) == 400 * opening.EPS_OF_IMAGE_SPREAD
-    assert eps("euclidean", 400.0) == 2 * eps("euclidean", 100.0) == 20 * opening.EPS_OF_IMAGE_SPREAD
+    assert eps("sqeuclidean", 400.0) == 4 * eps("sqeuclidean", 100.0) == 400 * EPS_OF_COST
+    assert eps("euclidean", 400.0) == 2 * eps("euclidean", 100.0) == 20 * EPS_OF_COST
 
 
 @pytest.mark.parametrize(
@@ -144,8 +146,8 @@ def test_the_default_eps_follows_the_images_scale() -> None:
         (["--cost", "learned", "--critic-bound", "hope"], "--critic-bound hope"),
         (["--cost", "learned", "--devices", "2"], "--devices 2: expected 1 for --cost learned"),
         (["--precision", "float16"], "--precision float16"),
-        (["--width", "8"], "--width: --network mlp has none"),
-        (["--network", "dcgan"], "--hidden: --network dcgan has none"),
+        (["--width", "8"], "--width: only --network dcgan has it, not mlp"),
+        (["--network", "dcgan"], "--hidden: only --network mlp has it, not dcgan"),
         (["--derivative", "unrolled"], "--iterations 0"),
         (["--derivative", "implicit", "--value", "entropic"], "--derivative implicit: expected --value sharp"),
         (["--method", "vae"], "--method"),
@@ -209,14 +211,14 @@ def test_samples_that_are_all_alike_end_any_training(
     """Samples at the end of the second epoch are put at one place."""
     folder = RunFolder(tmp_path / "run")
     given = {"data": "digits", "hidden": (32,), "max_epochs": 3, "accelerator": "cpu", "batch_size": 400}
-    config, images = opening.new_run(folder, CONFIGS[model], given)
-    watched = training._watched
+    prepared = training.start(folder, CONFIGS[model], given)
+    draw = training.draw_samples
 
     def alike(model: Any, step: int) -> Tensor:
-        return images.train[:64] if step <= 4 else 0 * watched(model, step)
+        return prepared.images.train[:64] if step <= 4 else 0 * draw(model, step)
 
-    monkeypatch.setattr(training, "_watched", alike)
-    metrics = training.train(folder, config, images, Console(quiet=True))
+    monkeypatch.setattr(training, "draw_samples", alike)
+    metrics = training.train(prepared, Console(quiet=True))
     assert metrics["failed"].startswith("step 8: samples have collapsed: ")
     assert metrics["epochs"] == 1
 

@@ -13,16 +13,18 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
-from sinkdiv.commands import run
-from sinkdiv.generative.autoencoder import Autoencoder
+from generative_models import sinkhorn_loss
+from sinkdiv.cli.app import run
 from sinkdiv.generative.config import AutoencoderConfig, GeneratorConfig
 from sinkdiv.generative.critic import features, slope_penalty
-from sinkdiv.generative.generator import SinkhornGenerator
-from sinkdiv.generative.matching import EnergyMatching, HungarianMatching, SinkhornMatching, imq_mmd
+from sinkdiv.generative.failures import FailureDetector, TrainingFailure
+from sinkdiv.generative.latent_losses import EnergyLoss, HungarianLoss
+from sinkdiv.generative.latent_losses.mmd import imq_mmd
 from sinkdiv.generative.methods import METHODS
+from sinkdiv.generative.models.autoencoder import Autoencoder
+from sinkdiv.generative.models.generator import SinkhornGenerator
 from sinkdiv.generative.posteriors import divergence_from_uniform, sample_angle
 from sinkdiv.generative.priors import make_prior
-from sinkdiv.generative.watch import TrainingFailure, Watch
 
 RUN: dict[str, Any] = {
     "data": "",
@@ -37,7 +39,7 @@ RUN: dict[str, Any] = {
     "hidden": (7,),
 }
 AUTOENCODER = RUN | {"likelihood": "bernoulli", "beta": 1.0, "eps": 0.5}
-GENERATOR = RUN | {"prior": "normal", "latent_dim": 3, "critic_features": 4}
+GENERATOR = RUN | {"prior": "normal", "latent_dim": 3, "width": 8, "critic_features": 4}
 PRIORS = ("normal", "sphere", "uniform", "torus", "dirichlet:0.2", "mixture:3", "sphere@4*normal@2")
 
 
@@ -56,7 +58,7 @@ PAIRS = [(name, prior) for name, entry in METHODS.items() for prior in PRIORS if
 def test_every_method_gives_codes_on_the_support_and_gradients_to_every_encoder_weight(method: str, prior: str) -> None:
     model = Autoencoder(AutoencoderConfig(**AUTOENCODER, method=method, prior=prior, latent_dim=6))
     images = torch.rand(8, 9, generator=source())
-    codes, latent = model.method.train(model.encoder(images), lambda stream: source(int(stream)))
+    codes, latent = model.method.codes_and_loss(model.encoder(images), lambda stream: source(int(stream)))
     assert torch.isfinite(latent)
     (latent + model.reconstruction_loss(codes, images)).backward()
     assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in model.parameters())
@@ -83,17 +85,17 @@ def _is_cube(points: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("prior", PRIORS)
-def test_the_spread_that_sets_the_defaults_is_that_of_the_draws(prior: str) -> None:
+def test_the_distance_that_sets_the_defaults_is_that_of_the_draws(prior: str) -> None:
     made = make_prior(prior)
     draws = made.sample(50_000, 6, source()).double()
     # The variance of 50,000 draws is known to about 1 %.
-    assert 2 * float(draws.var(0).sum()) == pytest.approx(made.spread(6), rel=0.02)
+    assert 2 * float(draws.var(0).sum()) == pytest.approx(made.mean_squared_distance(6), rel=0.02)
 
 
 @pytest.mark.parametrize("value", ["entropic", "sharp"])
 def test_independent_debiasing_has_mean_zero_where_the_laws_are_equal(value: str) -> None:
-    matching = SinkhornMatching(4.0, value=value, debias="independent", tol=1e-3)
-    values = [float(matching(normal(32, 8, seed=k), normal(32, 8, seed=1000 + k), source())) for k in range(100)]
+    loss_of = sinkhorn_loss(4.0, value=value, debias="independent", tol=1e-3)
+    values = [float(loss_of(normal(32, 8, seed=k), normal(32, 8, seed=1000 + k), source())) for k in range(100)]
     deviations = np.mean(values) / (np.std(values) / math.sqrt(len(values)))
     assert abs(deviations) < 4
 
@@ -103,7 +105,7 @@ def test_independent_debiasing_has_mean_zero_where_the_laws_are_equal(value: str
 def test_rounding_changes_nothing_where_the_marginals_hold(debias: str, eps: float) -> None:
     x, y = normal(20, 3, seed=1), normal(20, 3, seed=2)
     rounded, plain = (
-        float(SinkhornMatching(eps, value="sharp", debias=debias, rounding=flag, tol=1e-10)(x, y, source()))
+        float(sinkhorn_loss(eps, value="sharp", debias=debias, rounding=flag, tol=1e-10)(x, y, source()))
         for flag in (True, False)
     )
     assert rounded == pytest.approx(plain, rel=1e-7)
@@ -112,12 +114,12 @@ def test_rounding_changes_nothing_where_the_marginals_hold(debias: str, eps: flo
 def test_the_sinkhorn_loss_lies_between_its_limits() -> None:
     """ε → 0 is the Hungarian loss, ε → ∞ under the Euclidean cost half the energy distance (Feydy et al. 2019)."""
     x, y = normal(20, 3, seed=1), normal(20, 3, seed=2)
-    exact = float(HungarianMatching()(x, y, source()))
+    exact = float(HungarianLoss()(x, y, source()))
     # 0 ≤ OT_ε − OT_0 ≤ ε log n
-    assert 0 <= float(SinkhornMatching(1e-3, debias="none", tol=1e-5)(x, y, source())) - exact <= 1e-3 * math.log(20)
+    assert 0 <= float(sinkhorn_loss(1e-3, debias="none", tol=1e-5)(x, y, source())) - exact <= 1e-3 * math.log(20)
     energy = cdist(x, y).mean() - cdist(x, x).mean() / 2 - cdist(y, y).mean() / 2
-    assert float(EnergyMatching()(x, y, source())) == pytest.approx(energy, rel=1e-9)
-    far = SinkhornMatching(1e5, cost="euclidean", tol=1e-12)(x, y, source())
+    assert float(EnergyLoss()(x, y, source())) == pytest.approx(energy, rel=1e-9)
+    far = sinkhorn_loss(1e5, latent_cost="euclidean", tol=1e-12)(x, y, source())
     assert float(far) == pytest.approx(energy, rel=1e-3)
 
 
@@ -196,18 +198,18 @@ def test_the_penalty_of_a_scaled_identity_is_known(slope: float) -> None:
     assert float(penalty) == pytest.approx((slope - 1) ** 2, abs=1e-5)
 
 
-def test_the_watch_knows_samples_that_came_apart_and_collapsed() -> None:
-    watch = Watch(data_spread=2.0, grace=100)
+def test_the_detector_knows_samples_that_came_apart_and_collapsed() -> None:
+    detector = FailureDetector(data_distance=2.0, grace=100)
     apart = torch.randn(50, 4, generator=source())
     alike = 1 + 1e-3 * apart
     with pytest.raises(TrainingFailure, match="collapsed"):
-        watch.check_samples(1, torch.ones(50, 4))
-    watch.check_samples(1, alike)
-    watch.check_samples(2, apart)
+        detector.check_samples(1, torch.ones(50, 4))
+    detector.check_samples(1, alike)
+    detector.check_samples(2, apart)
     with pytest.raises(TrainingFailure, match="collapsed"):
-        watch.check_samples(3, alike)
+        detector.check_samples(3, alike)
     with pytest.raises(TrainingFailure, match="not finite"):
-        watch.check_samples(4, apart * math.nan)
+        detector.check_samples(4, apart * math.nan)
 
 
 @pytest.mark.parametrize(
@@ -225,9 +227,10 @@ def test_the_watch_knows_samples_that_came_apart_and_collapsed() -> None:
         ("--debias none --rounding", "--rounding"),
         ("--rounding --value sharp --warm-start", "--rounding"),
         ("--warm-start --debias independent", "--warm-start"),
+        ("--warm-start --value sharp --derivative unrolled --iterations 5", "--warm-start"),
         ("--method hvae --prior normal", "--prior"),
         ("--method wae --latent-cost euclidean", "--latent-cost"),
-        ("--network placed", "--network"),
+        ("--network spatial-transformer", "--network"),
         ("--batch-size 1000", "--batch-size"),
     ],
 )

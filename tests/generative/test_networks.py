@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sinkdiv.generative.errors import InputError
-from sinkdiv.generative.networks import NETWORKS, default_hidden, make_networks
-from sinkdiv.generative.networks.placed import SQUARE, Inverse, Program, place, placement
+from sinkdiv.generative.networks import OF_AUTOENCODERS, autoencoder_networks
+from sinkdiv.generative.networks.spatial_transformer import SQUARE, PlacingDecoder, PlacingEncoder, place, placement
 from sinkdiv.generative.seeds import Stream, generator
 
 CANVAS = (1, 40, 50)
@@ -22,8 +22,8 @@ CASES = [
     ("conv", (1, 8, 8), (4,)),
     ("conv", (1, 8, 8), (4, 8, 8)),
     ("conv", (3, 13, 10), (4, 8)),
-    ("placed", CANVAS, (16, 8)),
-    ("placed", (3, 40, 40), (16,)),
+    ("spatial-transformer", CANVAS, (16, 8)),
+    ("spatial-transformer", (3, 40, 40), (16,)),
 ]
 
 
@@ -35,7 +35,7 @@ def made(name: str, shape: tuple[int, ...], outputs: int, latent_dim: int, hidde
     """Networks of always the same weights, whatever ran before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return make_networks(name, shape, outputs, latent_dim, hidden)
+        return autoencoder_networks(name).make(shape, outputs, latent_dim, hidden)
 
 
 @pytest.mark.parametrize(("name", "shape", "hidden"), CASES)
@@ -57,36 +57,36 @@ def test_shapes_and_gradients(name: str, shape: tuple[int, ...], hidden: tuple[i
     ("name", "shape"),
     [
         (name, shape)
-        for name in NETWORKS
+        for name in OF_AUTOENCODERS
         for shape in ((1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8), (1, 2, 3), CANVAS)
-        if name != "placed" or min(shape[1:]) > SQUARE
+        if name != "spatial-transformer" or min(shape[1:]) > SQUARE
     ],
 )
 def test_default_widths_can_be_made(name: str, shape: tuple[int, ...]) -> None:
     with torch.device("meta"):
-        make_networks(name, shape, 5, 5, default_hidden(name, shape))
+        autoencoder_networks(name).make(shape, 5, 5, autoencoder_networks(name).default_hidden(shape))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("resnet", (1, 28, 28), 4, 4, (8,)), "--network resnet: .*mlp, conv, placed"),
+        (("resnet", (1, 28, 28), 4, 4, (8,)), "--network resnet: .*mlp, conv, spatial-transformer"),
         (("conv", (1, 8, 8), 4, 4, (8, 8, 8, 8)), r"--hidden 8,8,8,8: .*at most 3"),
         (("conv", (3, 32, 12), 4, 4, (8, 8, 8, 8)), r"--hidden 8,8,8,8: .*32×12.*at most 3"),
-        (("placed", (1, 28, 28), 4, 4, (8,)), "--network placed: .*28×28"),
-        (("placed", (1, 40, 20), 4, 4, (8,)), "--network placed: .*40×20"),
-        (("placed", CANVAS, 4, 3, (8,)), "--latent-dim 3: .*at least 4"),
+        (("spatial-transformer", (1, 28, 28), 4, 4, (8,)), "--network spatial-transformer: .*28×28"),
+        (("spatial-transformer", (1, 40, 20), 4, 4, (8,)), "--network spatial-transformer: .*40×20"),
+        (("spatial-transformer", CANVAS, 4, 3, (8,)), "--latent-dim 3: .*at least 4"),
     ],
 )
 def test_what_cannot_go_together_is_named(arguments: tuple, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        make_networks(*arguments)
+        autoencoder_networks(arguments[0]).make(*arguments[1:])
 
 
 def test_convolutions_are_those_of_wae() -> None:
     """Tolstikhin et al. 2018, appendix: 64×64×3 is halved four times; the decoder begins with 8×8×1024."""
     with torch.device("meta"):
-        encoder, decoder = make_networks("conv", (3, 64, 64), 64, 64, (128, 256, 512, 1024))
+        encoder, decoder = autoencoder_networks("conv").make((3, 64, 64), 64, 64, (128, 256, 512, 1024))
         maps = [(layer.in_channels, layer.out_channels) for layer in encoder if isinstance(layer, nn.Conv2d)]
         assert maps == [(3, 128), (128, 256), (256, 512), (512, 1024)]
         assert encoder[-1].in_features == 4 * 4 * 1024
@@ -180,8 +180,8 @@ def test_a_whole_digit_stays_on_the_canvas() -> None:
 
 def test_the_encoder_looks_where_it_says() -> None:
     """A digit that lies at the place the encoder names is seen as it was drawn, at whole pixels and scale 1."""
-    encoder, _ = made("placed", CANVAS, 11, 6, (16,))
-    assert isinstance(encoder, Inverse)
+    encoder, _ = made("spatial-transformer", CANVAS, 11, 6, (16,))
+    assert isinstance(encoder, PlacingEncoder)
     shifts = torch.tensor([[0.0, 0.0], [-3.0, 2.0], [7.0, -6.0]])
     where = math.sqrt(2) * torch.erfinv(torch.cat([torch.zeros(3, 1), shifts / torch.tensor([11.0, 6.0])], 1))
     digits = squares(3, dtype=torch.float32)[:, :1]
@@ -205,7 +205,7 @@ class Says(nn.Module):
 
 @pytest.mark.parametrize("size", [1.0, 30.0, 1e6])
 def test_extreme_codes_have_finite_logits_and_gradients(size: float) -> None:
-    encoder, decoder = made("placed", CANVAS, 8, 8, (16,))
+    encoder, decoder = made("spatial-transformer", CANVAS, 8, 8, (16,))
     codes = (size * random(40, 8)).requires_grad_()
     logits = decoder(codes)
     assert encoder(size * random(40, 2000)).isfinite().all()
@@ -216,8 +216,8 @@ def test_extreme_codes_have_finite_logits_and_gradients(size: float) -> None:
 
 
 def test_empty_canvas_has_the_rate_of_the_background() -> None:
-    _, decoder = made("placed", CANVAS, 8, 8, (16,))
-    assert isinstance(decoder, Program)
+    _, decoder = made("spatial-transformer", CANVAS, 8, 8, (16,))
+    assert isinstance(decoder, PlacingDecoder)
     torch.testing.assert_close(torch.sigmoid(decoder(random(3, 8)))[:, 0], torch.full((3,), 0.01))
 
 
@@ -231,7 +231,7 @@ def test_place_code_has_the_gradient_of_finite_differences() -> None:
 
 
 def test_autocast_does_not_round_places_or_logits() -> None:
-    _, decoder = made("placed", CANVAS, 8, 8, (16,))
+    _, decoder = made("spatial-transformer", CANVAS, 8, 8, (16,))
     codes = random(6, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = decoder(codes)

@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from sinkdiv.generative import opening, training
-from sinkdiv.generative.autoencoder import Autoencoder
+from generative_models import settled, train
 from sinkdiv.generative.config import AutoencoderConfig
 from sinkdiv.generative.data import load_images
+from sinkdiv.generative.failures import TrainingFailure
+from sinkdiv.generative.models.autoencoder import Autoencoder
 from sinkdiv.generative.runs import RunFolder, load_run
-from sinkdiv.generative.watch import TrainingFailure
 
 # Of a number's significand: its relative rounding error is half of this at most.
 SPACING = {torch.bfloat16: 2**-7, torch.float16: 2**-10}
@@ -23,9 +22,8 @@ HALVES = list(SPACING)
 
 
 def make(shape: tuple[int, ...] = (1, 8, 8), **settings: Any) -> Autoencoder:
-    given = {"data": "made", "hidden": (64, 64), "latent_dim": 6, "batch_size": 64} | settings
-    chosen = opening.autoencoder_settings(given, shape)
-    return Autoencoder(AutoencoderConfig(**chosen, data_fingerprint="", image_shape=shape))
+    given = {"hidden": (64, 64), "latent_dim": 6, "batch_size": 64} | settings
+    return Autoencoder(settled(AutoencoderConfig, shape, **given))
 
 
 def step(model: Autoencoder, images: Tensor, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -95,11 +93,7 @@ def test_a_steps_losses_and_gradient_are_those_of_float32(settings: dict[str, An
 
 
 def quick_run(root: Path, **settings: Any) -> RunFolder:
-    run = RunFolder(root)
-    quick = {"data": "digits", "hidden": (32,), "max_epochs": 4, "batch_size": 100, "accelerator": "cpu"}
-    config, images = opening.new_run(run, AutoencoderConfig, quick | settings)
-    training.train(run, config, images, Console(quiet=True))
-    return run
+    return train(root, AutoencoderConfig, hidden=(32,), max_epochs=4, batch_size=100, **settings)
 
 
 def test_training_in_bfloat16_improves_as_in_float32(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def gap_from_support(name: str, points: Tensor) -> float:
     return max(outside, float(points.max()) - 1)
 
 
-def test_draws_have_the_form_and_the_spread_they_promise(case: tuple[Prior, int]) -> None:
+def test_draws_have_the_form_and_the_distance_they_promise(case: tuple[Prior, int]) -> None:
     prior, dim = case
     prior.check(dim)
     draws = prior.sample(COUNT, dim, source())
@@ -71,7 +71,7 @@ def test_draws_have_the_form_and_the_spread_they_promise(case: tuple[Prior, int]
     # E|z−z'|² of independent pairs, within five standard errors.
     squares = (draws[::2] - draws[1::2]).double().square().sum(1)
     error = float(squares.std()) / math.sqrt(len(squares))
-    assert float(squares.mean()) == pytest.approx(prior.spread(dim), abs=5 * error)
+    assert float(squares.mean()) == pytest.approx(prior.mean_squared_distance(dim), abs=5 * error)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_great_arcs_between_coincident_near_and_antipodal_points(dim: int, dtype
 
 def test_a_torus_is_a_product_of_circles() -> None:
     torus, circles = make_prior("torus"), make_prior("sphere@2*sphere@2")
-    assert torus.spread(4) == circles.spread(4)
+    assert torus.mean_squared_distance(4) == circles.mean_squared_distance(4)
     start, end = (torus.sample(9, 4, source(seed)) for seed in (0, 1))
     times = torch.linspace(0, 1, 5)
     torch.testing.assert_close(torus.geodesic(start, end, times), circles.geodesic(start, end, times))
@@ -188,7 +188,7 @@ def test_products_concatenate_their_factors() -> None:
     product = make_prior("sphere@10*normal@3")
     blocks = [(block, type(factor).__name__) for block, factor in product.factors(13)]
     assert blocks == [(slice(0, 10), "Sphere"), (slice(10, 13), "Normal")]
-    assert product.spread(13) == 2 + 6
+    assert product.mean_squared_distance(13) == 2 + 6
     outputs = torch.randn(4, 13, generator=source())
     torch.testing.assert_close(product.project(outputs)[:, 10:], outputs[:, 10:])
     assert (product.project(outputs)[:, :10].norm(dim=1) - 1).abs().max() < 1e-6
@@ -217,7 +217,7 @@ def test_a_distribution_serves_as_prior(distribution: Distribution, dim: int) ->
     mean, variance = (value.expand(dim).double() for value in (distribution.mean, distribution.variance))
     assert ((draws.double().mean(0) - mean).abs() < 5 * (variance / COUNT).sqrt()).all()
     # 10,000 draws know a variance to a few percent.
-    assert prior.spread(dim) == pytest.approx(2 * float(variance.sum()), rel=0.1)
+    assert prior.mean_squared_distance(dim) == pytest.approx(2 * float(variance.sum()), rel=0.1)
     support = constraints.independent(distribution.support, 1 - distribution.support.event_dim)
     assert bool(support.check(prior.project(torch.randn(100, dim, generator=source(13)))).all())
 
@@ -252,7 +252,7 @@ def test_distributions_are_factors_of_products() -> None:
     assert bool(((draws[:, :4] > 0) & (draws[:, :4] < 1)).all())
     torch.testing.assert_close(draws[:, 4:].norm(dim=1), torch.ones(1000))
     # Var Beta(2, 2) = 1/20.
-    assert prior.spread(10) == pytest.approx(2 * 4 / 20 + 2, rel=0.02)
+    assert prior.mean_squared_distance(10) == pytest.approx(2 * 4 / 20 + 2, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -325,3 +325,22 @@ def test_a_mixture_of_torch_distributions_has_the_support_of_its_components() ->
     prior = FromDistribution(MixtureSameFamily(Categorical(torch.ones(3)), components))
     outputs = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(prior.project(outputs), outputs)
+
+
+def test_sphere_prior_is_uniform_on_the_unit_sphere() -> None:
+    draws = make_prior("sphere").sample(20_000, 5, source())
+    torch.testing.assert_close(draws.norm(dim=1), torch.ones(20_000))
+    # Uniform on S^4: mean zero, covariance I/5; the tolerances are five standard errors.
+    assert draws.mean(0).abs().max() < 5 * (0.2 / 20_000) ** 0.5
+    assert (draws.T @ draws / 20_000 - torch.eye(5) / 5).abs().max() < 5 * (0.12 / 20_000) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["normal", "sphere"])
+def test_codes_lie_on_the_support_and_carry_gradients(name: str) -> None:
+    prior = make_prior(name)
+    draws = prior.sample(50, 3, source(1))
+    torch.testing.assert_close(prior.project(draws), draws)
+    outputs = torch.randn(50, 3, generator=source(2), requires_grad=True)
+    prior.project(outputs)[:, 0].sum().backward()
+    assert outputs.grad is not None
+    assert outputs.grad.abs().sum() > 0

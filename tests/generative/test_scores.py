@@ -16,7 +16,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from sinkdiv.generative.data import load_images
 from sinkdiv.generative.features import Activations, features_for
-from sinkdiv.generative.matching import IMQ_SCALES, imq_mmd
+from sinkdiv.generative.latent_losses.mmd import IMQ_SCALES, imq_mmd
 from sinkdiv.generative.scores.confidence import classifier_score
 from sinkdiv.generative.scores.frechet import frechet_distance
 from sinkdiv.generative.scores.kernel import kernel_distance, multiquadric_distance

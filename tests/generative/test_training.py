@@ -15,20 +15,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from sinkdiv.generative import finishing, opening, training
+from generative_models import train
+from sinkdiv.generative import results, training
 from sinkdiv.generative.config import AutoencoderConfig
 from sinkdiv.generative.errors import InputError
-from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run
+from sinkdiv.generative.runs import RunFolder, load_checkpoint, load_run, resumed_config
 
-QUICK = {"data": "digits", "prior": "sphere", "hidden": (32,), "max_epochs": 3, "batch_size": 400, "accelerator": "cpu"}
+QUICK = {"prior": "sphere", "hidden": (32,), "max_epochs": 3, "batch_size": 400}
 COMMAND = [sys.executable, "-c", "from sinkdiv.cli import main; main()", "train", "autoencoder"]
 
 
 def quick_run(root: Path, **settings: Any) -> RunFolder:
-    run = RunFolder(root)
-    config, images = opening.new_run(run, AutoencoderConfig, QUICK | settings)
-    training.train(run, config, images, Console(quiet=True))
-    return run
+    return train(root, AutoencoderConfig, **QUICK | settings)
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +140,10 @@ def test_ctrl_c_saves_reports_and_resumes(tmp_path: Path) -> None:
 
 
 def test_more_epochs_continue_a_finished_run(copied: RunFolder) -> None:
-    assert opening.is_finished(copied, opening.continued_config(copied, AutoencoderConfig, {}))
-    config = opening.continued_config(copied, AutoencoderConfig, {"max_epochs": 4})
-    assert not opening.is_finished(copied, config)
-    metrics = training.train(copied, config, opening.reopen(copied, config), Console(quiet=True))
+    assert copied.is_finished(resumed_config(copied, AutoencoderConfig, {}))
+    config = resumed_config(copied, AutoencoderConfig, {"max_epochs": 4})
+    assert not copied.is_finished(config)
+    metrics = training.train(training.resume(copied, config), Console(quiet=True))
     assert metrics["epochs"] == 4
     assert [row["epoch"] for row in load_run(copied).history.rows] == [1, 2, 3, 4]
     assert copied.load_config().max_epochs == 4
@@ -153,32 +151,32 @@ def test_more_epochs_continue_a_finished_run(copied: RunFolder) -> None:
 
 def test_resume_refuses_what_would_change_the_run(copied: RunFolder) -> None:
     with pytest.raises(InputError, match=r"--beta 7\.0: the run in .* has 100\.0"):
-        opening.continued_config(copied, AutoencoderConfig, {"beta": 7.0})
+        resumed_config(copied, AutoencoderConfig, {"beta": 7.0})
     with pytest.raises(InputError, match="has 3 epochs already"):
-        opening.reopen(copied, opening.continued_config(copied, AutoencoderConfig, {"max_epochs": 2}))
+        training.resume(copied, resumed_config(copied, AutoencoderConfig, {"max_epochs": 2}))
     config = copied.config.read_text()
     copied.config.write_text(config.replace("data_fingerprint: ", "data_fingerprint: 0"))
     with pytest.raises(InputError, match="images have changed"):
-        opening.reopen(copied, copied.load_config())
+        training.resume(copied, copied.load_config())
 
 
 def test_a_folder_with_a_run_is_not_overwritten(finished: RunFolder) -> None:
     before = finished.config.read_bytes()
     with pytest.raises(InputError, match="holds a run already"):
-        opening.new_run(finished, AutoencoderConfig, QUICK)
+        training.start(finished, AutoencoderConfig, QUICK)
     assert finished.config.read_bytes() == before
 
 
 def test_evaluate_repeats_the_scores_and_keeps_the_rest(copied: RunFolder) -> None:
     before, page = copied.load_metrics(), copied.report.read_text(encoding="utf-8")
     copied.report.unlink()
-    after = finishing.evaluate(copied)
+    after = results.evaluate(copied)
     assert copied.report.read_text(encoding="utf-8").partition("<h2>Scores")[2] == page.partition("<h2>Scores")[2] != ""
     assert after["scores"] == before["scores"]
     assert after["seconds"]["training"] == before["seconds"]["training"]
     assert copied.load_metrics() == after
     copied.metrics.unlink()
-    assert finishing.evaluate(copied)["steps"] == before["steps"]
+    assert results.evaluate(copied)["steps"] == before["steps"]
 
 
 class Payload:
@@ -198,12 +196,11 @@ def test_a_checkpoint_that_runs_code_is_refused_and_does_not(copied: RunFolder, 
         copied.last.write_bytes(pickle.dumps(Payload(target)))
     else:
         torch.save({"state_dict": {}, "callbacks": Payload(target), "global_step": 1}, copied.last)
-    config = opening.continued_config(copied, AutoencoderConfig, {"max_epochs": 4})
-    images = opening.load_run_images(config)
+    config = resumed_config(copied, AutoencoderConfig, {"max_epochs": 4})
     with pytest.raises(InputError, match="refused"):
         load_run(copied)
     with pytest.raises(InputError, match="refused"):
-        training.train(copied, config, images, Console(quiet=True))
+        training.resume(copied, config)
     assert not target.exists()
 
 

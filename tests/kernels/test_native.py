@@ -37,7 +37,7 @@ from kernel_checks import (
 )
 from problems import EXPONENT, cloud, weights
 from sinkdiv import kernels
-from sinkdiv.commands import run
+from sinkdiv.cli.app import run
 from sinkdiv.costs import find_cost
 from sinkdiv.geometry import CloudGeometry, whole
 from sinkdiv.kernels import native, reference

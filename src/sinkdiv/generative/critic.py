@@ -3,24 +3,41 @@
 The critic f is trained to make the divergence as large as it can; without a bound the cost would grow for ever.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from sinkdiv.generative.errors import InputError
-from sinkdiv.generative.transfer import sent
+from sinkdiv.generative.settings import Settings, at_least, one_of, setting
+from sinkdiv.generative.tensors import to_device
 
-BOUNDS = ("clip", "penalty", "spectral")
 CLIP = 0.01
 PENALTY_WEIGHT = 10.0
 # Keeps the slope of the distance defined where two features coincide.
 SMALLEST_SQUARE = 1e-12
 
 
-def check_bound(bound: str) -> None:
-    """Raise `InputError` unless `bound` names one."""
-    if bound not in BOUNDS:
-        raise InputError(f"--critic-bound {bound}: expected {' or '.join(BOUNDS)}")
+@dataclass(frozen=True, kw_only=True)
+class CriticSettings(Settings):
+    """What a user chooses of the critic.
+
+    Attributes:
+        critic_features: dimension of the learned cost's features.
+        critic_steps: steps of the critic for each of the generator (G18's n_c), each on a batch of its own.
+        critic_bound: what keeps the critic bounded: clip (G18), penalty or spectral.
+    """
+
+    panel = "Critic of a learned cost"
+    only_with = ("cost", "learned")
+
+    critic_features: int = setting("Dimension of a learned cost's features.", default=16, check=at_least(1))
+    critic_steps: int = setting("Steps of the critic for one of the generator.", default=1, check=at_least(1))
+    critic_bound: str = setting(
+        "spectral, penalty, or clip as in the paper.",
+        default="spectral",
+        check=one_of("clip", "penalty", "spectral"),
+    )
 
 
 def features(critic: nn.Module, samples: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +82,7 @@ def slope_penalty(critic: nn.Module, samples: Tensor, data: Tensor, generator: t
     ends, starts = data[:count].detach(), samples[:count].detach()
     # 1 − [0, 1): never the sample itself, where the distance has no slope.
     times = 1 - torch.rand(count, 1, generator=generator, dtype=torch.float64)
-    between = torch.lerp(starts, ends, sent(times, starts.device, starts.dtype)).requires_grad_()
+    between = torch.lerp(starts, ends, to_device(times, starts.device, starts.dtype)).requires_grad_()
     apart = critic(between) - critic(starts)
     cost = (apart.square().sum(1) + SMALLEST_SQUARE).sqrt()
     (slope,) = torch.autograd.grad(cost.sum(), between, create_graph=True)

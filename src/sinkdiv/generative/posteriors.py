@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sinkdiv.generative.transfer import sent
+from sinkdiv.generative.tensors import to_device
 
 # Cells of the quadrature of the von Mises–Fisher angle, and how many standard deviations they reach from the mode.
 CELLS = 150
@@ -48,7 +48,7 @@ class Gaussian:
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         mean, log_variance = outputs.chunk(2, -1)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
-        return mean + (log_variance / 2).exp() * sent(noise, mean.device)
+        return mean + (log_variance / 2).exp() * to_device(noise, mean.device)
 
     def divergence(self, outputs: Tensor) -> Tensor:
         mean, log_variance = outputs.chunk(2, -1)
@@ -76,9 +76,9 @@ class VonMisesFisher:
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         centre = self.mode(outputs)
         count, dim = centre.shape
-        uniform = sent(torch.rand(count, generator=generator, dtype=torch.float64), centre.device)
+        uniform = to_device(torch.rand(count, generator=generator, dtype=torch.float64), centre.device)
         drawn = torch.randn(count, dim, generator=generator, dtype=torch.float64)
-        normal = sent(drawn, centre.device, centre.dtype)
+        normal = to_device(drawn, centre.device, centre.dtype)
         axis = centre.detach()
         tangent = functional.normalize(normal - (normal * axis).sum(-1, keepdim=True) * axis, dim=-1)
         angle = sample_angle(self.concentration(outputs), uniform, dim)[:, None]

@@ -3,7 +3,8 @@
 import json
 import pickle
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 
 from sinkdiv.generative.callbacks import History
 from sinkdiv.generative.config import RunConfig, load_config
+from sinkdiv.generative.data import Images, load_images
 from sinkdiv.generative.errors import InputError
-from sinkdiv.generative.model import Model
-from sinkdiv.generative.models import make_model
+from sinkdiv.generative.models import Model, make_model
+from sinkdiv.generative.settings import declarations, option
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,15 @@ class RunFolder:
         """Whether a run was ever started here."""
         return self.config.exists()
 
+    def require_new(self) -> None:
+        """Raise `InputError` where no new run can begin."""
+        if self.exists():
+            raise InputError(
+                f"--out {self.root}: holds a run already; continue it with --resume or choose another folder"
+            )
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"--out {self.root}: not a folder")
+
     def load_config(self) -> RunConfig:
         """The run's settings; raises `InputError` when the folder holds no run."""
         if not self.exists():
@@ -78,6 +89,13 @@ class RunFolder:
             raise InputError(f"{self.metrics}: not the metrics of a run")
         return metrics
 
+    def is_finished(self, config: RunConfig) -> bool:
+        """Whether the run has its report, and as many epochs as `config` asks for."""
+        metrics = self.load_metrics()
+        if metrics is None or metrics.get("interrupted") is not False:
+            return False
+        return int(metrics.get("epochs", 0)) >= config.max_epochs
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -92,6 +110,27 @@ class Trained:
     def epochs(self) -> int:
         """Whole epochs trained."""
         return len(self.history.rows)
+
+
+def resumed_config(run: RunFolder, kind: type[RunConfig], chosen: Mapping[str, Any]) -> RunConfig:
+    """The settings of a run that was started before, with the `chosen` changes; nothing is written.
+
+    Raises:
+        InputError: when there is no run, or a chosen setting contradicts it.
+    """
+    config = run.load_config()
+    if type(config) is not kind:
+        raise InputError(f"--resume: the run in {run.root} trains the {config.model}, not the {kind.model}")
+    changeable = {name for name, declared in declarations(kind).items() if declared.changeable}
+    for name, value in chosen.items():
+        recorded = getattr(config, name)
+        if name == "data" and Path(value).exists():
+            value = str(Path(value).resolve())
+        if name not in changeable and value != recorded:
+            raise InputError(
+                f"{option(name)} {value}: the run in {run.root} has {recorded}; leave it out, or start a new run"
+            )
+    return replace(config, **{name: value for name, value in chosen.items() if name in changeable})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -124,14 +163,34 @@ def load_run(run: RunFolder) -> Trained:
         InputError: when the folder holds no run, or a file in it is missing, damaged or foreign.
     """
     config = run.load_config()
+    return restore(run, config, make_model(config))
+
+
+def restore(run: RunFolder, config: RunConfig, model: Model) -> Trained:
+    """Put the state that the run last saved into its `model`; raises like `load_run`."""
     path = run.interrupted if run.interrupted.exists() else run.last
-    checkpoint = load_checkpoint(path)
-    model = make_model(config)
-    history = History()
+    history, steps = load_state(run, path, model)
+    return Trained(model.cpu().eval().requires_grad_(False), config, history, steps)
+
+
+def load_state(run: RunFolder, path: Path, model: Model) -> tuple[History, int]:
+    """Put a checkpoint's weights into the run's `model`; returns the history and the number of steps beside them.
+
+    Raises:
+        InputError: when the file is missing, damaged or foreign, or of another model.
+    """
+    checkpoint, history = load_checkpoint(path), History()
     try:
         model.load_state_dict(checkpoint["state_dict"])
         history.load_state_dict(checkpoint["callbacks"][history.state_key])
-        steps = int(checkpoint["global_step"])
+        return history, int(checkpoint["global_step"])
     except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{path}: does not belong to {run.config}") from error
-    return Trained(model.eval().requires_grad_(False), config, history, steps)
+
+
+def load_run_images(config: RunConfig) -> Images:
+    """The images a run was trained on; raises `InputError` when they have changed since."""
+    images = load_images(config.data, binarize=config.binarize)
+    if images.fingerprint != config.data_fingerprint:
+        raise InputError(f"--data {config.data}: the images have changed since this run began")
+    return images

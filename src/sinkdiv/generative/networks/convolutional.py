@@ -16,6 +16,7 @@ from itertools import pairwise
 from torch import nn
 
 from sinkdiv.generative.errors import InputError
+from sinkdiv.generative.networks.base import Architecture, AutoencoderArchitecture
 
 # A multiple of the stride, so that a transposed convolution covers all pixels equally often (no checkerboard).
 KERNEL = 4
@@ -23,7 +24,7 @@ SMALLEST_MAP = 4
 DEFAULT_WIDTHS = (64, 128, 256, 512)
 
 
-def make(
+def encoder_and_decoder(
     image_shape: tuple[int, ...], outputs: int, latent_dim: int, hidden: Sequence[int]
 ) -> tuple[nn.Module, nn.Module]:
     """An encoder with a strided convolution for each width in `hidden`, and its mirror image.
@@ -67,3 +68,6 @@ def _decoder(image_shape: tuple[int, ...], latent_dim: int, hidden: Sequence[int
         double = nn.ConvTranspose2d(before, after, KERNEL, stride=2, padding=1, output_padding=odd, bias=False)
         layers += [double, nn.BatchNorm2d(after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(hidden[0], channels, 3, padding=1), nn.Flatten())
+
+
+CONV = Architecture(autoencoder=AutoencoderArchitecture(encoder_and_decoder, default_hidden))

@@ -1,16 +1,16 @@
 """Distributions that a latent space is trained to follow, each with the map that sends an encoder's output there.
 
-- `prior`    what a prior is
+- `base`     what a prior is
 - `named`    those that have a name: normal, sphere, uniform, torus, dirichlet, mixture
-- `given`    any distribution of `torch.distributions`, any sampler
+- `custom`   any distribution of `torch.distributions`, any sampler
 - `product`  independent blocks of coordinates
-- `grammar`  from text to a prior
+- `parsing`  from text to a prior; the table of names
 """
 
-from sinkdiv.generative.priors.given import FromDistribution, FromSampler
-from sinkdiv.generative.priors.grammar import PRIORS, make_prior
+from sinkdiv.generative.priors.base import Prior
+from sinkdiv.generative.priors.custom import FromDistribution, FromSampler
 from sinkdiv.generative.priors.named import Dirichlet, Mixture, Normal, Sphere, Torus, Uniform
-from sinkdiv.generative.priors.prior import Prior
+from sinkdiv.generative.priors.parsing import PRIORS, make_prior
 from sinkdiv.generative.priors.product import Product
 
 __all__ = [

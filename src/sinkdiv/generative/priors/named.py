@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sinkdiv.generative.errors import InputError
-from sinkdiv.generative.priors.prior import Prior, require_dim
+from sinkdiv.generative.priors.base import Prior, require_dim
 
 # Six standard deviations: two neighbouring modes of a mixture share a quarter of a percent of their mass.
 SEPARATION = 6.0
@@ -23,7 +23,7 @@ class Normal(Prior):
     def sample(self, count: int, dim: int, generator: torch.Generator) -> Tensor:
         return torch.randn(count, dim, generator=generator)
 
-    def spread(self, dim: int) -> float:
+    def mean_squared_distance(self, dim: int) -> float:
         return 2.0 * dim
 
 
@@ -39,7 +39,7 @@ class Sphere(Prior):
     def sample(self, count: int, dim: int, generator: torch.Generator) -> Tensor:
         return functional.normalize(torch.randn(count, dim, generator=generator), dim=-1)
 
-    def spread(self, dim: int) -> float:
+    def mean_squared_distance(self, dim: int) -> float:
         return 2.0
 
     def geodesic(self, start: Tensor, end: Tensor, times: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Uniform(Prior):
     def sample(self, count: int, dim: int, generator: torch.Generator) -> Tensor:
         return torch.rand(count, dim, generator=generator)
 
-    def spread(self, dim: int) -> float:
+    def mean_squared_distance(self, dim: int) -> float:
         return dim / 6
 
 
@@ -75,7 +75,7 @@ class Torus(Prior):
         angles = 2 * math.pi * torch.rand(count, dim // 2, generator=generator)
         return torch.stack([angles.cos(), angles.sin()], -1).flatten(-2)
 
-    def spread(self, dim: int) -> float:
+    def mean_squared_distance(self, dim: int) -> float:
         return float(dim)
 
     def geodesic(self, start: Tensor, end: Tensor, times: Tensor) -> Tensor:
@@ -88,6 +88,8 @@ class Dirichlet(Prior):
     Args:
         concentration: α. Below 1 the mass gathers at the vertices: P19 took ½ in 10 and ⅕ in 16 dimensions.
     """
+
+    parameter = "concentration"
 
     def __init__(self, concentration: float = 0.5) -> None:
         if not (0 < concentration < math.inf):
@@ -108,7 +110,7 @@ class Dirichlet(Prior):
         uniform = torch.rand(count, dim, generator=generator, dtype=torch.float64)
         return functional.softmax(larger.log() + uniform.log() / self.concentration, dim=-1).float()
 
-    def spread(self, dim: int) -> float:
+    def mean_squared_distance(self, dim: int) -> float:
         return 2 * (1 - 1 / dim) / (dim * self.concentration + 1)
 
     def landmarks(self, dim: int) -> Tensor:
@@ -124,6 +126,8 @@ class Mixture(Prior):
     Args:
         modes: K.
     """
+
+    parameter = "number of modes"
 
     def __init__(self, modes: float = 10) -> None:
         if not (math.isfinite(modes) and modes == int(modes) and 2 <= modes <= MOST_MODES):
@@ -145,7 +149,7 @@ class Mixture(Prior):
         modes = torch.randint(self.modes, (count,), generator=generator)
         return torch.randn(count, dim, generator=generator) + self.landmarks(dim)[modes]
 
-    def spread(self, dim: int) -> float:
+    def mean_squared_distance(self, dim: int) -> float:
         return 2 * (dim + self.radius**2)
 
     def landmarks(self, dim: int) -> Tensor:

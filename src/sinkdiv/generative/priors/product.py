@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sinkdiv.generative.priors.prior import Prior, require_dim
+from sinkdiv.generative.priors.base import Prior, require_dim
 
 
 class Product(Prior):
@@ -33,8 +33,8 @@ class Product(Prior):
     def sample(self, count: int, dim: int, generator: torch.Generator) -> Tensor:
         return torch.cat([prior.sample(count, part, generator) for prior, part in self.parts], -1)
 
-    def spread(self, dim: int) -> float:
-        return sum(prior.spread(part) for prior, part in self.parts)
+    def mean_squared_distance(self, dim: int) -> float:
+        return sum(prior.mean_squared_distance(part) for prior, part in self.parts)
 
     def geodesic(self, start: Tensor, end: Tensor, times: Tensor) -> Tensor:
         both = zip(self._blocks(start), self._blocks(end), strict=True)

@@ -5,6 +5,8 @@ import statistics
 
 from torch import Tensor
 
+from sinkdiv.generative.scores.subject import HIGHER, Score, Subject
+
 SPLITS = 10
 
 
@@ -29,3 +31,12 @@ def _score(logits: Tensor) -> float:
     log_given = logits.log_softmax(1)
     log_mean = log_given.logsumexp(0) - math.log(len(logits))
     return float((log_given.exp() * (log_given - log_mean)).sum(1).mean().exp())
+
+
+CLASSIFIER_SCORE = Score(
+    "samples, classifier score ({features})",
+    2,
+    lambda subject: classifier_score(subject.activations.logits)[0],
+    HIGHER,
+    Subject.missing_features,
+)

@@ -5,6 +5,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+import sinkdiv
+from sinkdiv.generative.latent_losses.mmd import IMQ_SCALES
+from sinkdiv.generative.scores.subject import (
+    LOWER,
+    MOST_IMAGES_COMPARED,
+    Score,
+    Subject,
+)
+
 # Pairs of this many rows at a time: a block that stays in a core's cache.
 ROWS = 250
 
@@ -74,3 +83,33 @@ def _mean_of_pairs(x: Tensor, kernel: Kernel) -> float:
         total += float(own.sum() - own.diagonal().sum())
         total += 2 * sum(float(kernel(block, other).sum()) for other in blocks[number + 1 :])
     return total / (len(x) * (len(x) - 1))
+
+
+def _energy(x: Tensor, y: Tensor) -> float:
+    """1000 · ½|x − y|² in the energy kernel, diagonal terms included."""
+    few = slice(MOST_IMAGES_COMPARED)
+    return 1000 * float(sinkdiv.mmd(x[few], y[few], kernel="energy"))
+
+
+def _latent_energy(subject: Subject) -> float:
+    return _energy(subject.encoded.codes, subject.encoded.draws)
+
+
+def _latent_multiquadric(subject: Subject) -> float:
+    codes, draws, total = subject.encoded.codes, subject.encoded.draws, 0.0
+    for part, factor in subject.encoded.model.prior.factors(codes.shape[1]):
+        square = factor.mean_squared_distance(part.stop - part.start)
+        total += multiquadric_distance(codes[:, part], draws[:, part], [scale * square for scale in IMQ_SCALES])
+    return 1000 * total
+
+
+ENERGY = Score("samples, energy MMD ×1000 (pixels)", 1, lambda subject: _energy(subject.samples, subject.reference.few))
+KID = Score(
+    "samples, KID ×1000 ({features})",
+    2,
+    lambda subject: 1000 * kernel_distance(*subject.features),
+    LOWER,
+    Subject.missing_features,
+)
+LATENT_ENERGY = Score("codes, energy MMD ×1000", 2, _latent_energy, LOWER, Subject.missing_encoder)
+LATENT_MULTIQUADRIC = Score("codes, IMQ MMD ×1000", 2, _latent_multiquadric, LOWER, Subject.missing_encoder)

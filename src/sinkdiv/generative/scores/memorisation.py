@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sinkdiv.generative.scores.subject import Reference, Score, Subject
+
 # Distances to this many images at a time.
 ROWS = 1000
 QUANTILE = 0.01
@@ -70,3 +72,27 @@ def nearest_distances(images: Tensor, others: Tensor, own: Tensor | None = None)
     # The expansion of the square finds the nearest row, but its rounding would hide that a copy is exact.
     distances: Tensor = torch.linalg.vector_norm(images - others[place], dim=1)
     return distances
+
+
+def _of_held_out(reference: Reference) -> Tensor:
+    own = torch.arange(len(reference.few))
+    to_training = nearest_distances(reference.few, reference.training)
+    return relative_distances(to_training, nearest_distances(reference.few, reference.all, own))
+
+
+def _memorisation(subject: Subject) -> Memorisation:
+    reference, own = subject.reference, subject.own_rows
+    to_training = nearest_distances(subject.few, reference.training, None if own is None else own[: len(subject.few)])
+    samples = relative_distances(to_training, nearest_distances(subject.few, reference.all))
+    return memorisation_scores(samples, reference.once(_of_held_out))
+
+
+NEAREST_TRAINING_RATIO = Score(
+    "samples, distance to training ÷ held-out images (pixels)",
+    3,
+    lambda subject: subject.once(_memorisation).nearest_training_ratio,
+    "→ 1",
+)
+COPIED_SHARE = Score(
+    "samples, share of copies (pixels)", 3, lambda subject: subject.once(_memorisation).copied_share, "→ 0.01"
+)

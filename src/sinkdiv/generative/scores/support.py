@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sinkdiv.generative.scores.subject import HIGHER, Score, Subject
+
 NEIGHBOURS = 5
 # Distances of this many rows to all of the other set at a time: of 10,000, they stay near the core.
 ROWS = 100
@@ -77,3 +79,15 @@ def _squares(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, len(x), ROWS):
         rows = slice(start, start + ROWS)
         yield rows, (x[rows].square().sum(1, keepdim=True) + norms).addmm_(x[rows], y.T, alpha=-2)
+
+
+def _support(subject: Subject) -> Support:
+    return support_scores(*subject.features)
+
+
+def _score(name: str) -> Score:
+    title = f"samples, {name} ({{features}})"
+    return Score(title, 3, lambda subject: getattr(subject.once(_support), name), HIGHER, Subject.missing_features)
+
+
+PRECISION, RECALL, DENSITY, COVERAGE = map(_score, Support._fields)
