@@ -99,8 +99,9 @@ class IterativeSolver(Solver):
         "an earlier `Transport` or `Divergence` (for lists of clouds: a list of them) that the solve between the two "
         "samples starts from. A module takes True: it then starts each solve where its last call ended; copies and "
         "checkpoints of the module begin anew. It is worth it where a pass is long and samples change little, such as "
-        "points that flow: the softmin carries the potentials over to other points, in any number, so mini-batches may be "
-        "fresh ones. A cost matrix takes them over if it has the same shape. The result meets the same tolerance.",
+        "points that flow: the softmin carries the potentials over to other points, in any number, so mini-batches "
+        "may be fresh ones. A cost matrix takes them over if it has the same shape. The result meets the same "
+        "tolerance.",
         _warm,
     )
     precision: str = option(
@@ -114,7 +115,8 @@ class IterativeSolver(Solver):
     callback: Callback | None = option(
         None,
         "a function that is given a `Check` at each convergence test; if it returns True, the solve ends there. A CPU "
-        "tests after each step, an accelerator, where a test makes the host wait, after several steps if it takes many.",
+        "tests after each step, an accelerator, where a test makes the host wait, after several steps if it takes "
+        "many.",
         _callback,
     )
 
