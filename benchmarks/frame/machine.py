@@ -43,9 +43,9 @@ def installed(package: str) -> str | None:
         return None
 
 
-def commit() -> str | None:
-    """The commit of the sources, with a + if they were changed since."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+def commit(folder: Path = Path(__file__).parent) -> str | None:
+    """The commit of the sources, or of another folder, with a + if they were changed since."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return None

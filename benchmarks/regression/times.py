@@ -1,21 +1,15 @@
 """How fast is one tree beside another?
 
-    python -m benchmarks.regression.times A/src B/src
-
 Each tree works in a process of its own, on the same core, and the two take turns, many short ones, so that whatever
 else the machine does meets both. Both are started anew several times, since where a process happens to lie in memory
 matters too. A turn is one number: the mean seconds of a call, of value and gradient, over enough calls to last
-``--turn`` seconds. The table holds the median turn of each tree; the median of the ratios B over A of turns that follow
-each other, with the standard error of this median; the same median for each start, which shows what the error does not
-know; and the ratio of the fastest turns. Give the same tree twice to see the noise.
+`TURN_S`. The seconds are the processor's, which other work on the machine disturbs less than those of the clock.
 
-The workloads are those of the speed benchmark, at sizes that take about two minutes together. ``--cpu`` counts the
-processor's seconds instead of the clock's, which other work on the machine disturbs less.
+The workloads are those of the speed benchmark, at sizes that take seconds together.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -23,63 +17,44 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.frame.clock import say
+from benchmarks.frame.rows import Row
+from benchmarks.regression.trees import require_own_package, started
+
+#: Seconds of one turn.
+TURN_S = 0.05
+#: Turns that each workload gets in each start, however long they take.
+LEAST_TURNS = 4
 
 #: Seconds of the turns of both trees.
 Turns = tuple[list[float], list[float]]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
-    if options.worker:
-        return work()
-    turns: dict[str, list[Turns]] = {name: [] for name in WORKLOADS if name.startswith(tuple(options.only))}
-    for start in range(options.starts):
-        trees = [Tree(source, options) for source in options.trees]
-        for name, taken in turns.items():
-            sys.stderr.write(f"start {start + 1} of {options.starts}, {name}\n")
-            taken.append(raced(name, trees, options))
-        for tree in trees:
-            tree.end()
-    sys.stdout.write("\n".join(table(turns)) + "\n")
-    return 0
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trees", nargs="*", help="two folders that hold the package, such as src")
-    parser.add_argument("--only", nargs="+", default=[""], help="workloads that begin so: T1, T2, T5, T6, T7")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each workload and start")
-    parser.add_argument("--starts", type=int, default=3, help="how often both processes are started")
-    parser.add_argument("--turn", type=float, default=0.05, help="seconds of one turn")
-    parser.add_argument("--threads", type=int, default=1, help="with more than 1 the processes choose their cores")
-    parser.add_argument("--cpu", action="store_true", help="count the processor's seconds")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if not options.worker and len(options.trees) != 2:
-        parser.error("give two folders")
-    return options
-
-
 # The process that asks.
 
 
-class Tree:
+def raced(trees: tuple[Path, Path], workloads: tuple[str, ...], starts: int, seconds: float) -> list[Row]:
+    """A row for each of the workloads whose name begins with one of ``workloads``."""
+    turns: dict[str, list[Turns]] = {name: [] for name in WORKLOADS if name.startswith(workloads)}
+    for start in range(starts):
+        say(f" start {start + 1} of {starts}")
+        workers = [Worker(tree) for tree in trees]
+        for name, taken in turns.items():
+            taken.append(in_turns(name, workers, seconds))
+        for worker in workers:
+            worker.end()
+    return [row(name, taken) for name, taken in turns.items()]
+
+
+class Worker:
     """A process that works with one tree."""
 
-    def __init__(self, source: str, options: argparse.Namespace) -> None:
-        self.cpu = options.cpu
-        environment = {
-            **os.environ, "PYTHONPATH": str(Path(source).resolve()), "OMP_NUM_THREADS": str(options.threads)
-        }  # fmt: skip
-        command = [sys.executable, "-m", "benchmarks.regression.times", "--worker"]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        if options.threads == 1 and hasattr(os, "sched_setaffinity"):
+    def __init__(self, tree: Path) -> None:
+        self.process = started(tree, "benchmarks.regression.times", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(self.process.pid, {max(os.sched_getaffinity(0))})
 
     def turn(self, name: str, calls: int) -> float:
@@ -87,7 +62,7 @@ class Tree:
         asked, answered = self.process.stdin, self.process.stdout
         assert asked, "a pipe"
         assert answered, "a pipe"
-        asked.write(json.dumps([name, calls, self.cpu]) + "\n")
+        asked.write(json.dumps([name, calls]) + "\n")
         asked.flush()
         answer = answered.readline()
         if not answer:
@@ -98,52 +73,45 @@ class Tree:
         self.process.communicate()
 
 
-def raced(name: str, trees: list[Tree], options: argparse.Namespace) -> Turns:
+def in_turns(name: str, workers: list[Worker], seconds: float) -> Turns:
     """Turns of both trees, one after the other, until the time is up."""
-    for tree in trees:
-        tree.turn(name, 2)
-    calls = max(1, round(options.turn / max(tree.turn(name, 1) for tree in trees)))
+    for worker in workers:
+        worker.turn(name, 2)
+    calls = max(1, round(TURN_S / max(worker.turn(name, 1) for worker in workers)))
     turns: Turns = ([], [])
-    end = time.perf_counter() + options.seconds
-    while time.perf_counter() < end or len(turns[0]) < 4:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(turns[0]) < LEAST_TURNS:
         for which in (0, 1) if len(turns[0]) % 2 == 0 else (1, 0):
-            turns[which].append(trees[which].turn(name, calls))
+            turns[which].append(workers[which].turn(name, calls))
     return turns
 
 
-def table(turns: dict[str, list[Turns]]) -> Iterator[str]:
-    yield "| workload | A, ms | B, ms | B / A | error | each start | fastest B / A | turns |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for name, starts in turns.items():
-        first, second = ([seconds for start in starts for seconds in start[which]] for which in (0, 1))
-        ratios = [later / earlier for earlier, later in zip(first, second, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        error = 1.86 * (high - low) / 2 / len(ratios) ** 0.5  # of the median, as if the ratios were normal
-        each = ", ".join(f"{statistics.median(b / a for a, b in zip(*start, strict=True)):.3f}" for start in starts)
-        cells = [
-            name, f"{1e3 * statistics.median(first):.3g}", f"{1e3 * statistics.median(second):.3g}", f"{middle:.3f}",
-            f"{100 * error:.1f} %", each, f"{min(second) / min(first):.3f}", str(len(ratios)),
-        ]  # fmt: skip
-        yield "| " + " | ".join(cells) + " |"
+def row(name: str, starts: list[Turns]) -> Row:
+    """``starts`` has the median ratio of turns that follow each other, for each start."""
+    before, after = ([seconds for start in starts for seconds in start[which]] for which in (0, 1))
+    return {
+        "workload": name, "before_s": statistics.median(before), "after_s": statistics.median(after),
+        "starts": [statistics.median(b / a for a, b in zip(*start, strict=True)) for start in starts],
+        "fastest": min(after) / min(before), "turns": len(before),
+    }  # fmt: skip
 
 
 # The processes that work.
 
 
-def work() -> int:
+def work() -> None:
     """Answer each line, a workload and a number of calls, by the mean seconds of a call."""
+    require_own_package()
     warnings.simplefilter("ignore")
     calls: dict[str, Callable[[], object]] = {}
     for line in sys.stdin:
-        name, count, cpu = json.loads(line)
+        name, count = json.loads(line)
         call = calls.setdefault(name, calls.get(name) or WORKLOADS[name]())
-        clock = time.process_time if cpu else time.perf_counter
-        begin = clock()
+        begin = time.process_time()
         for _ in range(count):
             call()
-        sys.stdout.write(f"{(clock() - begin) / count!r}\n")
+        sys.stdout.write(f"{(time.process_time() - begin) / count!r}\n")
         sys.stdout.flush()
-    return 0
 
 
 def between_clouds(make: str, *sizes: int, **options: object) -> Callable[[], Callable[[], object]]:
@@ -198,4 +166,4 @@ WORKLOADS: dict[str, Callable[[], Callable[[], object]]] = {
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    work()

@@ -1,26 +1,23 @@
-"""Do two trees compute the same numbers?
+"""What a tree computes, with all its digits, and how two such results differ.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=A/src python -m benchmarks.regression.values write A.json
-    OMP_NUM_THREADS=1 PYTHONPATH=B/src python -m benchmarks.regression.values write B.json
-    python -m benchmarks.regression.values compare A.json B.json
-
-`write` solves every problem of `problems.py` and keeps each quantity of `quantities.py` with all its digits. `compare`
-prints the largest relative difference of each kind of quantity and ends with status 1 if a number differs by more than
-rounding, or a count of passes, a status or an error differs at all.
+A process for each tree solves every problem of `problems.py` and writes each quantity of `quantities.py` to a file.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from benchmarks.frame.book import Results as Section
+from benchmarks.frame.rows import Row, failure
+from benchmarks.regression.trees import require_own_package, started
 
 #: Relative differences, in the largest norm, that count as rounding.
 ROUNDING = {"float64": 1e-9, "float32": 1e-4}
@@ -32,35 +29,23 @@ KEPT = 20_000
 Results = dict[str, dict[str, Any]]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
-    if options.command == "write":
-        return write(options.out, options.only)
-    return compare(json.loads(options.before.read_text()), json.loads(options.after.read_text()), options.all)
+def written(tree: Path, only: str) -> Results:
+    """What the tree computes of the problems whose name contains ``only``."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "values.json"
+        process = started(tree, "benchmarks.regression.values", file, only)
+        if process.wait():
+            raise RuntimeError(f"{tree} failed")
+        found: Results = json.loads(file.read_text())
+    return found
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    writing = commands.add_parser("write", help="solve all problems with the tree on PYTHONPATH")
-    writing.add_argument("out", type=Path)
-    writing.add_argument("--only", default="", help="problems whose name contains this")
-    comparing = commands.add_parser("compare", help="show how two results differ")
-    comparing.add_argument("before", type=Path)
-    comparing.add_argument("after", type=Path)
-    comparing.add_argument("--all", action="store_true", help="list every difference")
-    return parser.parse_args(arguments)
-
-
-def write(out: Path, only: str) -> int:
+def work(out: str, only: str) -> None:
     """Solve the problems one after the other; a problem that fails keeps its error and does not end the run."""
-    import sinkdiv
     from benchmarks.regression.problems import zoo
     from benchmarks.regression.quantities import quantities
 
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        sys.stderr.write("set OMP_NUM_THREADS=1: sums over threads are not added in the same order each time\n")
-        return 2
+    require_own_package()
     results: Results = {}
     for problem in zoo():
         if only not in problem.name:
@@ -70,13 +55,10 @@ def write(out: Path, only: str) -> int:
         try:
             found = quantities(problem)
         except Exception as error:  # another tree's failure is a difference to be shown
-            found = {"failure": [f"{type(error).__name__}: {error}"]}
+            found = {"failure": [failure(error)]}
         results[problem.name] = {name: stored(value) for name, value in found.items()}
-        failure = f", {found['failure'][0]}" if "failure" in found else ""
-        sys.stderr.write(f"{time.perf_counter() - begin:6.2f} s  {problem.name}: {len(found)} quantities{failure}\n")
-    out.write_text(json.dumps(results))
-    sys.stderr.write(f"{len(results)} problems, {sum(map(len, results.values()))} quantities, {sinkdiv.__file__}\n")
-    return 0
+        sys.stderr.write(f"{time.perf_counter() - begin:6.2f} s  {problem.name}: {len(found)} quantities\n")
+    Path(out).write_text(json.dumps(results))
 
 
 def stored(value: Any) -> Any:
@@ -90,32 +72,31 @@ def stored(value: Any) -> Any:
     return value
 
 
-def compare(before: Results, after: Results, every: bool) -> int:
-    """Print how two results differ; 1 if they differ by more than rounding."""
+def compared(before: Results, after: Results) -> Section:
+    """A row for each kind of quantity, and the differences beyond rounding."""
     differences = [
-        (name, quantity, *difference(before[name][quantity], after.get(name, {}).get(quantity)))
-        for name in before
-        for quantity in before[name]
+        {"problem": problem, "quantity": quantity, "relative": relative, "complaint": complaint}
+        for problem, found in before.items()
+        for quantity, value in found.items()
+        for relative, complaint in [difference(value, after.get(problem, {}).get(quantity))]
     ]
-    missing = [name for name in after if name not in before]
-    kinds: dict[str, list[tuple[str, str, float, str]]] = {}
+    kinds: dict[str, list[Row]] = {}
     for one in differences:
-        kinds.setdefault(one[1], []).append(one)
-    print("| quantity | problems | differ | largest difference | where |\n|---|---|---|---|---|")  # noqa: T201
-    for kind, found in sorted(kinds.items()):
-        name, _, largest, _ = max(found, key=lambda one: one[2])
-        differing = sum(one[2] > 0 for one in found)
-        print(f"| {kind} | {len(found)} | {differing} | {largest:.1e} | {name if largest else ''} |")  # noqa: T201
-    beyond = [one for one in differences if one[3]]
-    shown = [one for one in differences if one[2] > 0] if every else beyond
-    for name, quantity, relative, complaint in shown:
-        print(f"{name} | {quantity} | {relative:.2e} {complaint}")  # noqa: T201
-    same = sum(one[2] == 0 for one in differences)
-    print(  # noqa: T201
-        f"{len(differences)} quantities of {len(before)} problems: {same} the same to the last bit, "
-        f"{len(beyond)} beyond rounding" + (f"; not in the first: {missing}" if missing else "")
-    )
-    return 1 if beyond else 0
+        kinds.setdefault(one["quantity"], []).append(one)
+    return {
+        "problems": len(before), "quantities": len(differences),
+        "same": sum(one["relative"] == 0 for one in differences),
+        "beyond": [one for one in differences if one["complaint"]],
+        "rows": [of_kind(kind, found) for kind, found in sorted(kinds.items())],
+    }  # fmt: skip
+
+
+def of_kind(kind: str, found: list[Row]) -> Row:
+    largest = max(found, key=lambda one: one["relative"])
+    return {
+        "quantity": kind, "problems": len(found), "differ": sum(one["relative"] > 0 for one in found),
+        "largest": largest["relative"], "where": largest["problem"],
+    }  # fmt: skip
 
 
 def difference(before: Any, after: Any) -> tuple[float, str]:
@@ -137,4 +118,4 @@ def difference(before: Any, after: Any) -> tuple[float, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    work(*sys.argv[1:])

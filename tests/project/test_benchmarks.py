@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import sinkdiv
+
 pytest.importorskip("matplotlib")
 ROOT = Path(__file__).parents[2]
 PEERS = ("geomloss", "pykeops", "ot", "ott", "jax", "regot", "flash_sinkhorn")
@@ -241,28 +243,35 @@ def test_rounding_is_that_of_the_significant_bits(command, tmp_path):
     assert 2**10 < means["TF32"] / means["float16, split in two"] < 2**14
 
 
-def test_numbers_of_two_trees_are_compared(command, tmp_path, capsys):
+@pytest.fixture
+def source():
+    """The folder that this package lies in."""
+    return Path(sinkdiv.__file__).parents[1]
+
+
+def test_a_tree_is_compared_with_itself(command, source, tmp_path):
+    regression = command("regression.__main__")
+    arguments = [source, source, "--quick", "--only", "values,times", "--out", tmp_path]
+    assert regression.main([*map(str, arguments)]) == 0
+    sections = json.loads((tmp_path / "regression.json").read_text())["sections"]
+    assert sections["values"]["same"] == sections["values"]["quantities"] > 100
+    (row,) = sections["times"]["rows"]
+    assert row["turns"] >= 4
+    assert min(row["starts"]) > 0
+    report = (tmp_path / "regression.md").read_text()
+    assert "0 differ by more than rounding" in report
+    assert "no result" in report
+
+
+def test_differences_of_numbers_are_found(command, source):
+    """A change of a number beyond rounding, of a count, and a quantity that is gone are each found."""
     values = command("regression.values")
-    first, second = tmp_path / "first.json", tmp_path / "second.json"
-    for file in (first, second):
-        assert values.main(["write", str(file), "--only", "zero weights"]) == 0
-    assert values.main(["compare", str(first), str(second)]) == 0
-    assert ", 0 beyond rounding" in capsys.readouterr().out
-    # A change of a number beyond rounding, of a count, and a quantity that is gone are each found.
-    found = json.loads(second.read_text())
-    problem = found["zero weights"]
+    before, after = (values.written(source, "batch zero weights") for _ in range(2))
+    assert not values.compared(before, after)["beyond"]
+    problem = after["batch zero weights"]
     assert "failure" not in problem
     problem["transport: value"]["numbers"][0] *= 1 + 1e-6
     problem["transport: passes"][0] += 2
     del problem["divergence: bounds"]
-    second.write_text(json.dumps(found))
-    assert values.main(["compare", str(first), str(second)]) == 1
-    assert ", 3 beyond rounding" in capsys.readouterr().out
-
-
-def test_times_of_two_trees_are_compared(command, capsys):
-    times = command("regression.times")
-    source = str(ROOT / "src")
-    assert times.main([source, source, "--only", "T5: 128", "--starts", "1", "--seconds", "0.2", "--cpu"]) == 0
-    _, _, row = capsys.readouterr().out.splitlines()
-    assert float(row.split("|")[4]) > 0
+    found = {one["quantity"] for one in values.compared(before, after)["beyond"]}
+    assert found == {"transport: value", "transport: passes", "divergence: bounds"}
