@@ -88,9 +88,8 @@ def check_fields(instance: Any) -> None:
         one.check(name, getattr(instance, name))
 
 
-def shows_options(shown: Shown) -> Shown:
-    """Show the options that a function or a class takes: in its signature, and in its docstring at {options}."""
-    function: Any = shown.__init__ if isinstance(shown, type) else shown  # type: ignore[misc]
+def shows_options(function: Shown) -> Shown:
+    """Show the options that a function takes: in its signature, and at {options} in its docstring, if it has one."""
     hints = get_type_hints(function, include_extras=True)
     signature = inspect.signature(function)
     (keywords,) = (one.name for one in signature.parameters.values() if one.kind is one.VAR_KEYWORD)
@@ -105,15 +104,19 @@ def shows_options(shown: Shown) -> Shown:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=types[name])
         for name, one in options_of(kind).items()
     ]
-    function.__signature__ = signature.replace(parameters=[*own, *parameters])
-    _fill(shown, "{options}", options_of(kind))
-    return shown
+    function.__signature__ = signature.replace(parameters=[*own, *parameters])  # type: ignore[attr-defined]
+    return documents_options(kind)(function) if function.__doc__ else function
 
 
-def shows_fields(cls: Class) -> Class:
-    """Show the meanings of a dataclass's fields where its docstring says {options}."""
-    _fill(cls, "{options}", options_of(cls))
-    return cls
+def documents_options(kind: type) -> Callable[[Shown], Shown]:
+    """Write the meanings of a kind of options at {options} in the docstring of a function or a class."""
+    meanings = "\n".join(f"{name}: {one.meaning}" for name, one in options_of(kind).items())
+    return with_text(options=meanings)
+
+
+def documents_fields(cls: Class) -> Class:
+    """The same of the fields of a dataclass, in its own docstring."""
+    return documents_options(cls)(cls)
 
 
 def with_text(**texts: str) -> Callable[[Shown], Shown]:
@@ -131,10 +134,6 @@ def _hints(kind: type) -> dict[str, Any]:
     """The annotations of a TypedDict, without what says whether they are required."""
     hints = get_type_hints(kind, include_extras=True)
     return {name: hint if hasattr(hint, "__metadata__") else get_args(hint)[0] for name, hint in hints.items()}
-
-
-def _fill(target: Any, marker: str, options: Mapping[str, Option]) -> None:
-    _replace(target, marker, "\n".join(f"{name}: {one.meaning}" for name, one in options.items()))
 
 
 def _replace(target: Any, marker: str, text: str) -> None:

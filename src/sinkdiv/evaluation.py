@@ -56,14 +56,15 @@ def given_starts(settings: Settings, count: int) -> Sequence[Earlier | None]:
     """The earlier problems that ``warm_start`` of the solver names, for so many pairs of samples; () for none.
 
     Raises:
-        ValueError: if it asks for a memory, which a function has not, or does not name one for each.
+        ValueError: if it is True, which only a module can follow, or does not name one for each.
     """
     given = settings.iterative.warm_start
     if given is False:
         return ()
     if given is True:
         raise ValueError(
-            "warm_start=True is for modules, which remember: give a function the Transport or Divergence to start from"
+            "warm_start=True is for modules, which remember their last call: give a function the Transport or "
+            "Divergence to start from"
         )
     several = [given] if isinstance(given, Earlier) else list(given)
     if len(several) != count:

@@ -147,7 +147,7 @@ def solve_matrix(
     """
     settings = settled("solve_matrix", MatrixOptions, options)
     matrix = check_matrix(C, a, b, balanced=settings.balanced)
-    check_eps(settings.eps, [matrix], listed=False)
+    check_eps(settings, [matrix], listed=False)
     solved = solve_posed([matrix], settings, given_starts(settings, 1))
     warn_unless_converged(solved)
     return Transport(solved[0])

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Unpack
 
 from torch import Tensor, nn
 
-from sinkdiv.declarations import shows_options, with_text
+from sinkdiv.declarations import documents_options, shows_options, with_text
 from sinkdiv.evaluation import DIVERGENCE, TRANSPORT, Loss
 from sinkdiv.measures import SAMPLES, Clouds
 from sinkdiv.mmd import KernelOptions, kernel_of, mmd_values
@@ -32,7 +32,8 @@ class _TransportLoss(_OptionsModule):
 
     _loss: ClassVar[Loss]
 
-    def __init__(self, options: LossOptions) -> None:
+    @shows_options
+    def __init__(self, **options: Unpack[LossOptions]) -> None:
         super().__init__(dict(options))
         self._settings = settled(type(self).__name__, LossOptions, options)
         self._earlier: Sequence[Earlier] = ()
@@ -45,7 +46,16 @@ class _TransportLoss(_OptionsModule):
             self._settings = replace(self._settings, solver=solver)
             self._options["solver"] = solver
 
-    def _value(self, x: Clouds, y: Clouds, a: Clouds | None, b: Clouds | None) -> Tensor:
+    @with_text(samples=SAMPLES)
+    def forward(self, x: Clouds, y: Clouds, a: Clouds | None = None, b: Clouds | None = None) -> Tensor:
+        """The value between two weighted samples, 0-d, or (B,) for batches and lists, in cost units.
+
+        Args:
+            {samples}
+
+        Raises:
+            ValueError: naming the argument that is wrong, before any work.
+        """
         value, solved = self._loss(x, y, a, b, self._settings, self._starts)
         if self._remembers:
             self._earlier = [one.detached() for one in solved]
@@ -59,11 +69,11 @@ class _TransportLoss(_OptionsModule):
         return {**self.__dict__, "_earlier": ()}
 
 
-@shows_options
+@documents_options(LossOptions)
 class SinkhornDivergence(_TransportLoss):
     """`sinkdiv.sinkhorn_divergence` as a module: the Sinkhorn divergence S_ε between two weighted samples.
 
-    Its parameters are none: a learned cost stays the caller's module.
+    It has no parameters: a learned cost stays the caller's module.
 
     Args:
         {options}
@@ -82,27 +92,12 @@ class SinkhornDivergence(_TransportLoss):
 
     _loss = DIVERGENCE
 
-    def __init__(self, **options: Unpack[LossOptions]) -> None:
-        super().__init__(options)
 
-    @with_text(samples=SAMPLES)
-    def forward(self, x: Clouds, y: Clouds, a: Clouds | None = None, b: Clouds | None = None) -> Tensor:
-        """S_ε, 0-d, or (B,) for batches and lists.
-
-        Args:
-            {samples}
-
-        Raises:
-            ValueError: naming the argument that is wrong, before any work.
-        """
-        return self._value(x, y, a, b)
-
-
-@shows_options
+@documents_options(LossOptions)
 class TransportCost(_TransportLoss):
     """`sinkdiv.transport_cost` as a module: OT_ε between two weighted samples, the cost itself, not debiased.
 
-    Its parameters are none: a learned cost stays the caller's module.
+    It has no parameters: a learned cost stays the caller's module.
 
     Args:
         {options}
@@ -118,23 +113,8 @@ class TransportCost(_TransportLoss):
 
     _loss = TRANSPORT
 
-    def __init__(self, **options: Unpack[LossOptions]) -> None:
-        super().__init__(options)
 
-    @with_text(samples=SAMPLES)
-    def forward(self, x: Clouds, y: Clouds, a: Clouds | None = None, b: Clouds | None = None) -> Tensor:
-        """OT_ε, 0-d, or (B,) for batches and lists.
-
-        Args:
-            {samples}
-
-        Raises:
-            ValueError: naming the argument that is wrong, before any work.
-        """
-        return self._value(x, y, a, b)
-
-
-@shows_options
+@documents_options(KernelOptions)
 class MMD(_OptionsModule):
     """`sinkdiv.mmd` as a module: half the squared maximum mean discrepancy between two weighted samples.
 
@@ -149,6 +129,7 @@ class MMD(_OptionsModule):
         >>> value = criterion(torch.randn(500, 3), torch.randn(400, 3) + 1)
     """
 
+    @shows_options
     def __init__(self, **options: Unpack[KernelOptions]) -> None:
         super().__init__(dict(options))
         self._kernel = kernel_of(type(self).__name__, options)

@@ -269,6 +269,7 @@ class Settings:
         tol: the marginal error to reach; None if nothing is tested.
         solver: how to solve.
         value: which value a loss wants, "entropic" or "sharp".
+        eps_name: how the user gave ε, "eps" or "blur".
     """
 
     cost: PointCost | None
@@ -277,6 +278,7 @@ class Settings:
     tol: float | None
     solver: Solver
     value: str = "entropic"
+    eps_name: str = "eps"
 
     @property
     def balanced(self) -> bool:
@@ -327,7 +329,8 @@ def _settled(function: str, kind: type, given: Mapping[str, Any]) -> Settings:
     _check_untested(tol, solver)
     eps = _regularisation(cost, options.get("blur"), options["eps"])
     rho = _strengths(cost, options.get("reach"), options["rho"])
-    return Settings(cost, eps, rho, tol, solver, options.get("value", "entropic"))
+    eps_name = "blur" if options["eps"] is None else "eps"
+    return Settings(cost, eps, rho, tol, solver, options.get("value", "entropic"), eps_name)
 
 
 #: Derivatives that belong to the other value.

@@ -42,7 +42,7 @@ def checked_samples(x: Any, y: Any, a: Any, b: Any, settings: Settings) -> list[
         ValueError: naming the argument that is wrong, before any work.
     """
     samples = check_any(x, y, a, b, balanced=settings.balanced)
-    check_eps(settings.eps, samples, listed=is_list_of_clouds(x))
+    check_eps(settings, samples, listed=is_list_of_clouds(x))
     return [_featured(one, settings) for one in samples]
 
 
@@ -120,20 +120,19 @@ def _callers_level() -> int:
     return level
 
 
-def check_eps(eps: Numbers, problems: Sequence[Samples | CostMatrix], *, listed: bool) -> None:
+def check_eps(settings: Settings, problems: Sequence[Samples | CostMatrix], *, listed: bool) -> None:
     """Refuse a tensor of ε that does not hold one number for each problem, on the device of these."""
+    eps, name, first = settings.eps, settings.eps_name, problems[0]
     if not isinstance(eps, Tensor):
         return
-    first = problems[0]
     if not (listed or first.batched):
-        raise ValueError("eps or blur is a tensor (B,), but there is one problem and no batch: give a number")
+        raise ValueError(f"{name} is a tensor (B,), but there is one problem and no batch: give a number")
     count = len(problems) if listed else len(first.a)
     if len(eps) != count:
-        raise ValueError(
-            f"eps or blur must hold one number for each of {count} problems, ({count},), not {checks.shape_text(eps)}"
-        )
+        shape = checks.shape_text(eps)
+        raise ValueError(f"{name} must hold one number for each of {count} problems, ({count},), not {shape}")
     if eps.device != first.a.device:
-        raise ValueError(f"eps or blur must be on the device {first.a.device} of the samples, not {eps.device}")
+        raise ValueError(f"{name} must be on the device {first.a.device} of the samples, not {eps.device}")
 
 
 def _featured(samples: Samples, settings: Settings) -> Samples:

@@ -66,7 +66,7 @@ EPS = (0.02, 0.05)
 
 
 def of_matrix(a, b, rho):
-    return sinkdiv.solve_matrix(geometry().matrix(), a, b, eps=torch.tensor(EPS).double(), rho=rho, tol=TOL)
+    return sinkdiv.solve_matrix(geometry().matrix(), a, b, eps=torch.tensor(EPS, dtype=torch.float64), rho=rho, tol=TOL)
 
 
 def hard(rho):

@@ -1,5 +1,6 @@
 """The benchmarks run without any other library, on sizes that measure nothing."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -7,39 +8,29 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("matplotlib")
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = (
-    "speed", "sections", "report", "measuring", "passes", "peers", "workloads", "derivatives", "derivative_matrices",
-    "derivative_methods", "derivative_references", "derivative_report", "derivative_sections",
-    "training_step", "gpu", "gpu_book", "gpu_device", "gpu_kernels", "gpu_peers", "gpu_report", "gpu_solves",
-    "gpu_tiles", "rounding",
-)  # fmt: skip
-PEERS = ("geomloss", "pykeops", "ot", "ott", "jax", "flash_sinkhorn")
+ROOT = Path(__file__).parents[2]
+PEERS = ("geomloss", "pykeops", "ot", "ott", "jax", "regot", "flash_sinkhorn")
 
 
 @pytest.fixture
-def alone(monkeypatch):
-    """The scripts as modules, on a machine where no other library is installed."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def command(monkeypatch):
+    """The module of a benchmark by its name, on a machine where no other library is installed."""
+    monkeypatch.syspath_prepend(str(ROOT))
     for name in PEERS:
         monkeypatch.setitem(sys.modules, name, None)
-    yield
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    yield lambda name: importlib.import_module(f"benchmarks.{name}")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
+        del sys.modules[name]
 
 
 @pytest.fixture
-def speed(alone):
-    import speed
-
-    return speed
+def speed(command):
+    return command("speed.__main__")
 
 
 @pytest.fixture
-def derivatives(alone):
-    import derivatives
-
-    return derivatives
+def derivatives(command):
+    return command("derivatives.__main__")
 
 
 def run(speed, out, only):
@@ -132,11 +123,10 @@ def test_unknown_sections_of_derivatives_are_refused(derivatives, tmp_path, caps
     assert "there is no section 'second'" in capsys.readouterr().err
 
 
-def test_every_loss_of_a_training_step_is_timed(alone, tmp_path):
-    import training_step
-
+def test_every_loss_of_a_training_step_is_timed(command, tmp_path):
+    training = command("training.__main__")
     for only in ("perceptron", "convolutional,generated"):
-        training_step.main(["--quick", "--out", str(tmp_path), "--only", only])
+        training.main(["--quick", "--out", str(tmp_path), "--only", only])
     sections = json.loads((tmp_path / "training_step.json").read_text())["sections"]
     assert list(sections) == ["perceptron", "convolutional", "generated"]
     for section in sections.values():
@@ -147,12 +137,39 @@ def test_every_loss_of_a_training_step_is_timed(alone, tmp_path):
     assert report.count("| default: debiased ") == 3
 
 
-@pytest.fixture
-def gpu(alone):
-    pytest.importorskip("triton")
-    import gpu
+def test_every_method_for_cost_matrices_is_judged(command, tmp_path):
+    command("matrices.__main__").main(["--quick", "--out", str(tmp_path)])
+    sections = json.loads((tmp_path / "matrices.json").read_text())["sections"]
+    for name in ("forward", "batch"):
+        rows = sections[name]["rows"]
+        ours = [row for row in rows if row["method"].startswith("sinkdiv")]
+        assert {row["method"] for row in ours} == {f"sinkdiv {way}" for way in ("auto", "sinkhorn", "lbfgs", "newton")}
+        assert all(row["marginal_error"] <= row["tol"] == 1e-6 for row in ours)
+        assert all(row["note"] == "not installed" for row in rows if row not in ours)
+    errors = [row["gradient_error"] for row in sections["gradient"]["rows"] if "gradient_error" in row]
+    assert len(errors) == 4
+    assert max(errors) < 1e-4
+    assert (tmp_path / "matrices.md").read_text().count("no result") == 3
 
-    return gpu
+
+def test_passes_of_every_solver_are_counted(command, tmp_path):
+    command("solvers.__main__").main(["--quick", "--out", str(tmp_path), "--only", "suite,small,warm"])
+    sections = json.loads((tmp_path / "solvers.json").read_text())["sections"]
+    methods = sections["suite"]["methods"]
+    for name, counts in methods["sinkdiv"].items():
+        assert None not in counts, name
+        assert counts == sorted(counts)
+        assert all(ours <= theirs + 2 for ours, theirs in zip(counts, methods["alternating"][name], strict=True))
+    assert all(row["warm"] > 0 for row in sections["warm"]["rows"])
+    report = (tmp_path / "solvers.md").read_text()
+    assert "Pairs of problem and tolerance that only alternating solved: 0 of" in report
+    assert (tmp_path / "solvers.png").stat().st_size < 300_000
+
+
+@pytest.fixture
+def gpu(command):
+    pytest.importorskip("triton")
+    return command("gpu.__main__")
 
 
 def run_gpu(gpu, out, *arguments):
@@ -205,7 +222,7 @@ def test_without_a_gpu_one_line_says_so(gpu, tmp_path, capsys, monkeypatch):
 
 def test_floors_are_those_of_the_white_paper(gpu):
     """An H100's 132 multiprocessors at 1.83 GHz: 3.86e12 exponentials and 495e12 flops in TF32 a second."""
-    from gpu_device import Charge, Rates
+    from benchmarks.gpu.device import Charge, Rates
 
     each = 132 * 1.83e9
     rates = Rates(132, 1.83e9, 16 * each, 128 * each, 4096 * each, 2048 * each)
@@ -214,14 +231,38 @@ def test_floors_are_those_of_the_white_paper(gpu):
     assert Charge(1, 1, half_products=3 * 1024).floor(10**10, rates) == pytest.approx(1.5 * 20.7e-3, rel=0.01)
 
 
-def test_rounding_is_that_of_the_significant_bits(alone, tmp_path, monkeypatch):
+def test_rounding_is_that_of_the_significant_bits(command, tmp_path):
     """Two float16 numbers keep a coordinate about as well as float32, two bfloat16 ones 2⁶ and TF32 2¹¹ times worse."""
-    import rounding
-
-    monkeypatch.setattr(sys, "argv", ["rounding.py", "--out", str(tmp_path), "--points", "40"])
-    rounding.main()
+    command("gpu.rounding").main(["--out", str(tmp_path), "--points", "40"])
     rows = [line.split("|")[1:-1] for line in (tmp_path / "rounding.md").read_text().splitlines() if "e-" in line]
     means = {row[0].strip(): float(row[1].split(",")[0]) for row in rows}
     assert means["float16, split in two"] < 4 * means["float32, added in float32"] < 2e-7
     assert 2**5 < means["bfloat16, split in two"] / means["float16, split in two"] < 2**8
     assert 2**10 < means["TF32"] / means["float16, split in two"] < 2**14
+
+
+def test_numbers_of_two_trees_are_compared(command, tmp_path, capsys):
+    values = command("regression.values")
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    for file in (first, second):
+        assert values.main(["write", str(file), "--only", "zero weights"]) == 0
+    assert values.main(["compare", str(first), str(second)]) == 0
+    assert ", 0 beyond rounding" in capsys.readouterr().out
+    # A change of a number beyond rounding, of a count, and a quantity that is gone are each found.
+    found = json.loads(second.read_text())
+    problem = found["zero weights"]
+    assert "failure" not in problem
+    problem["transport: value"]["numbers"][0] *= 1 + 1e-6
+    problem["transport: passes"][0] += 2
+    del problem["divergence: bounds"]
+    second.write_text(json.dumps(found))
+    assert values.main(["compare", str(first), str(second)]) == 1
+    assert ", 3 beyond rounding" in capsys.readouterr().out
+
+
+def test_times_of_two_trees_are_compared(command, capsys):
+    times = command("regression.times")
+    source = str(ROOT / "src")
+    assert times.main([source, source, "--only", "T5: 128", "--starts", "1", "--seconds", "0.2", "--cpu"]) == 0
+    _, _, row = capsys.readouterr().out.splitlines()
+    assert float(row.split("|")[4]) > 0

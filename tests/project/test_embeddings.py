@@ -13,21 +13,20 @@ from scipy.stats import kstest
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 pytest.importorskip("mlxtend")
-FOLDER = Path(__file__).parents[2] / "experiments"
-MODULES = ("embeddings", "embedding_report", "latent_scores", "resumable")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def embeddings():
-    """The script as a module, with few points to measure."""
+    """The module of the command, with few points to measure."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        import embeddings
+        patch.syspath_prepend(str(ROOT))
+        import experiments.embeddings.__main__ as embeddings
 
         patch.setattr(embeddings, "MEASURED", 80)
         yield embeddings
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("experiments", "benchmarks")]:
+        del sys.modules[name]
 
 
 def run(embeddings, out, *arguments) -> int:
@@ -96,7 +95,7 @@ def test_unrolled_coordinates_are_lengths_on_the_sheet(embeddings) -> None:
 
 
 def test_equal_area_map_keeps_uniform_uniform(embeddings) -> None:
-    from embedding_report import equal_area
+    from experiments.embeddings.report import equal_area
 
     points = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))
     longitude, height = equal_area((points / points.norm(dim=1, keepdim=True)).numpy()).T
@@ -106,7 +105,7 @@ def test_equal_area_map_keeps_uniform_uniform(embeddings) -> None:
 
 
 def test_neighbourhoods_of_known_maps(embeddings) -> None:
-    from latent_scores import NEIGHBOURS, neighbourhoods
+    from experiments.frame.scores import NEIGHBOURS, neighbourhoods
 
     points = torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
     rotated = points @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
@@ -118,7 +117,7 @@ def test_neighbourhoods_of_known_maps(embeddings) -> None:
 
 
 def test_votes_of_separate_clusters_are_right(embeddings) -> None:
-    from latent_scores import votes
+    from experiments.frame.scores import votes
 
     labels = torch.arange(90) % 3
     points = 5 * torch.nn.functional.one_hot(labels, 3) + torch.rand(90, 3, generator=torch.Generator().manual_seed(0))

@@ -1,5 +1,6 @@
 """The experiments run end to end on sizes that show nothing, go on where they were stopped, and say what is wrong."""
 
+import importlib
 import json
 import os
 import signal
@@ -11,25 +12,27 @@ from pathlib import Path
 import pytest
 import torch
 
+import sinkdiv
+
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
-SCRIPT = Path(__file__).parents[2] / "experiments" / "analytic_differentiation.py"
+ROOT = Path(__file__).parents[2]
 BOTH = ("--only", "grid9", "moons", "--methods", "implicit", "unrolled")
 
 
-MODULES = ("analytic_differentiation", "resumable", "toy_generator", "toy_report", "toy_targets")
+@pytest.fixture(scope="module")
+def command():
+    """The module of an experiment's command by its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        yield lambda name: importlib.import_module(f"experiments.{name}.__main__")
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("experiments", "benchmarks")]:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
-def experiment():
-    """The script as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPT.parent))
-        import analytic_differentiation
-
-        yield analytic_differentiation
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def experiment(command):
+    return command("analytic_differentiation")
 
 
 def run(experiment, out, *arguments):
@@ -95,15 +98,16 @@ def test_wrong_arguments_are_named(experiment, tmp_path, capsys, arguments, comp
 def test_w2_is_that_of_a_translation(experiment):
     points = torch.rand(50, 2)
     shuffled = points[torch.randperm(50)] + torch.tensor([3.0, 4.0])
-    toy_generator = sys.modules["toy_generator"]
-    assert toy_generator.exact_w2(points, shuffled) == pytest.approx(25, rel=1e-6)
+    from experiments.analytic_differentiation.generator import exact_w2
+
+    assert exact_w2(points, shuffled) == pytest.approx(25, rel=1e-6)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")
 def test_an_interrupted_command_keeps_what_it_finished(tmp_path):
     many = ["--only", "grid9", "--methods", "implicit", "--steps", "5", "--seeds", "1000"]
-    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path), "--quick", *many]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "experiments.analytic_differentiation", "--out", str(tmp_path), "--quick", *many]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
         while len(list((tmp_path / "records").glob("*.json"))) < 1 and time.monotonic() < deadline:
@@ -118,17 +122,15 @@ def test_an_interrupted_command_keeps_what_it_finished(tmp_path):
     assert (tmp_path / "table.md").exists()
 
 
-@pytest.fixture
-def scripts(monkeypatch):
-    """Two other scripts as modules."""
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    import cifar10
-    import million_points
+def environment():
+    """For a process that runs in the root of the repository and finds this package, wherever it is."""
+    package = Path(sinkdiv.__file__).parents[1]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))}
 
-    yield cifar10, million_points
-    for name in ("cifar10", "million_points", "resumable", "training_runs"):
-        sys.modules.pop(name, None)
+
+@pytest.fixture
+def without_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 def ended(script, *arguments):
@@ -138,8 +140,8 @@ def ended(script, *arguments):
     return end.value.code
 
 
-def test_a_large_divergence_is_recorded_with_its_certificate(scripts, tmp_path, capsys):
-    _, million_points = scripts
+def test_a_large_divergence_is_recorded_with_its_certificate(command, without_gpu, tmp_path, capsys):
+    million_points = command("million_points")
     for points in (400, 401):
         assert ended(million_points, "--out", tmp_path, "--points", points) == 0
     record = records(tmp_path)["400-points-cpu"]
@@ -155,17 +157,17 @@ def test_a_large_divergence_is_recorded_with_its_certificate(scripts, tmp_path, 
     assert "finished before" in capsys.readouterr().err
 
 
-def test_wrong_arguments_of_a_large_divergence_are_named(scripts, tmp_path, capsys):
-    _, million_points = scripts
+def test_wrong_arguments_of_a_large_divergence_are_named(command, without_gpu, tmp_path, capsys):
+    million_points = command("million_points")
     for arguments, complaint in ((("--points", "1"), "at least 2"), (("--device", "cuda"), "finds no GPU here")):
         assert ended(million_points, "--out", tmp_path / "results", *arguments) == 2
         assert complaint in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
 
 
-def test_the_full_run_of_colour_images_is_the_papers(scripts, tmp_path, capsys):
+def test_the_full_run_of_colour_images_is_the_papers(command, without_gpu, tmp_path, capsys):
     """G18 §5.3, as far as its text goes: four ε, 50,000 images, and here some 50,000 steps of the generator."""
-    cifar10, _ = scripts
+    cifar10 = command("cifar10")
     images = tmp_path / "images.zip"
     images.touch()
     common = ["--train-zip", images, "--runs", tmp_path / "runs", "--out", tmp_path / "out"]
@@ -177,3 +179,38 @@ def test_the_full_run_of_colour_images_is_the_papers(scripts, tmp_path, capsys):
         assert run.settings["width"] == 64
     assert ended(cifar10, *common, "--full", "--accelerator", "gpu") == 2
     assert "finds no GPU here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "count", "files"),
+    [
+        ("iris_ellipses", ("--seeds", "1", "--steps", "2"), 10, ("table.md", "ellipses.png")),
+        ("mnist_manifold", ("--data", "mnist-5k", "--only", "unrolled", "--steps", "1"), 4, ("table.md",)),
+        ("code_variance", ("--repeats", "1", "--dimensions", "2", "--batches", "8"), 25, ("table.md", "scales.svg")),
+    ],
+)
+def test_other_commands_record_and_report(command, tmp_path, capsys, name, arguments, count, files):
+    for _ in range(2):
+        assert ended(command(name), "--out", tmp_path, *arguments) == 0
+    assert len(records(tmp_path)) == count
+    assert capsys.readouterr().err.count("finished before") == count
+    for file in files:
+        assert 500 < (tmp_path / file).stat().st_size < 300_000
+    assert "nan" not in (tmp_path / "table.md").read_text()
+
+
+def test_the_autoencoders_table_is_trained_scored_and_scored_again(command, tmp_path, monkeypatch):
+    autoencoders = command("sinkhorn_autoencoder")
+    from experiments.sinkhorn_autoencoder.rows import DATA, Plan
+
+    monkeypatch.setitem(DATA, "digits", Plan(seeds=(0,), epochs=1, binarize=False))
+    common = ["--runs", tmp_path / "runs", "--out", tmp_path / "out", "--data", "digits", "--only", "ae", "sae-normal"]
+    assert ended(autoencoders, *common) == 0
+    first = records(tmp_path / "out")
+    assert list(first) == ["digits-ae-0", "digits-sae-normal-0"]
+    assert ended(autoencoders, *common, "--score-again") == 0
+    again = records(tmp_path / "out")
+    for name, record in first.items():
+        assert record["metrics"]["scores"]["model"] == again[name]["metrics"]["scores"]["model"]
+    assert "| SAE, sphere | missing |" in (tmp_path / "out" / "table.md").read_text()
+    assert (tmp_path / "out" / "samples" / "digits-ae.png").exists()

@@ -14,21 +14,17 @@ from sinkdiv.generative.seeds import Stream, generator
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 pytest.importorskip("mlxtend")
-FOLDER = Path(__file__).parents[2] / "experiments"
-MODULES = (
-    "canvases", "dirichlet", "dirichlet_report", "latent_scores", "probabilistic_program", "program_report",
-    "program_scores", "resumable", "training_runs",
-)  # fmt: skip
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def experiments():
-    """The folder of the experiments on the path."""
+    """The root of the repository on the path."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
+        patch.syspath_prepend(str(ROOT))
         yield
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("experiments", "benchmarks")]:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +34,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def test_canvases_are_a_function_of_their_arguments(digits) -> None:
-    import canvases
+    from experiments.probabilistic_program import canvases
 
     state = torch.random.get_rng_state()
     first, second, other = (canvases.make(*digits, 2, seed) for seed in (3, 3, 4))
@@ -49,7 +45,7 @@ def test_canvases_are_a_function_of_their_arguments(digits) -> None:
 
 
 def test_canvases_are_digits_under_salt(digits) -> None:
-    import canvases
+    from experiments.probabilistic_program import canvases
 
     made = canvases.make(*digits, 2, seed=0)
     assert made.images.shape == (120, canvases.SIDE**2)
@@ -70,7 +66,7 @@ def test_canvases_are_digits_under_salt(digits) -> None:
 
 
 def test_written_canvases_are_read_by_the_trainer(digits, tmp_path) -> None:
-    import canvases
+    from experiments.probabilistic_program import canvases
 
     made = canvases.make(*digits, 2, seed=0)
     canvases.write(tmp_path / "canvases.npz", made)
@@ -96,7 +92,7 @@ class Oracle(torch.nn.Module):
         return torch.stack(codes)
 
     def decoder(self, codes: Tensor) -> Tensor:
-        import canvases
+        from experiments.probabilistic_program import canvases
 
         clean = {part.where[row].numpy().tobytes(): part.clean[row] for part, row in self.known.values()}
         digits = torch.stack([clean[code[10:].numpy().tobytes()] for code in codes])
@@ -109,8 +105,8 @@ class Oracle(torch.nn.Module):
 
 
 def test_scores_of_the_truth_are_perfect(digits) -> None:
-    import canvases
-    from program_scores import score
+    from experiments.probabilistic_program import canvases
+    from experiments.probabilistic_program.scores import score
 
     known, others = canvases.make(*digits, 8, seed=0), canvases.make(*digits, 4, seed=1)
     scores = score(Oracle(known, others), known, others)
@@ -127,11 +123,11 @@ def test_scores_of_the_truth_are_perfect(digits) -> None:
 
 
 def test_program_runs_end_to_end_and_again(digits, tmp_path, monkeypatch, capsys) -> None:
-    import canvases
-    import probabilistic_program
+    from experiments.probabilistic_program import __main__ as probabilistic_program
+    from experiments.probabilistic_program import canvases, report
 
     parts = canvases.make(*digits, 5, seed=0), canvases.make(*digits, 1, seed=1)
-    for module in (canvases, sys.modules["program_report"]):
+    for module in (canvases, report):
         monkeypatch.setattr(module, "of", lambda data: parts)
     monkeypatch.setitem(probabilistic_program.SHARED, "hidden", (16,))
     arguments = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--max-epochs", "1"]
@@ -152,7 +148,7 @@ def test_program_runs_end_to_end_and_again(digits, tmp_path, monkeypatch, capsys
 
 
 def test_moved_codes_move_one_part_alone() -> None:
-    from program_report import FARTHEST, STEPS, digits_moved, places_moved
+    from experiments.probabilistic_program.report import FARTHEST, STEPS, digits_moved, places_moved
 
     from sinkdiv.generative.priors import make_prior
 
@@ -173,7 +169,7 @@ def test_moved_codes_move_one_part_alone() -> None:
 
 
 def test_dirichlet_runs_end_to_end(tmp_path, monkeypatch) -> None:
-    import dirichlet
+    from experiments.dirichlet import __main__ as dirichlet
 
     monkeypatch.setattr(dirichlet, "DATA", ("digits",))
     arguments = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--max-epochs", "1", "--seeds", "0"]
@@ -191,7 +187,7 @@ def test_dirichlet_runs_end_to_end(tmp_path, monkeypatch) -> None:
 
 
 def test_class_of_a_vertex_is_its_commonest() -> None:
-    import dirichlet
+    from experiments.dirichlet import __main__ as dirichlet
 
     vertices, labels = torch.tensor([0, 0, 0, 2, 2, 2]), torch.tensor([5, 5, 1, 7, 3, 3])
     assert dirichlet.class_of_vertex(vertices, labels) == {0: 5, 2: 3}

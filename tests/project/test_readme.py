@@ -97,7 +97,7 @@ def test_commands_run_in_the_order_of_the_documents(tmp_path):
 def test_gradient_flow_draws_its_picture(tmp_path, monkeypatch):
     """The script behind the first picture, stopped after the first step of each flow."""
     out = tmp_path / "flow.png"
-    script = runpy.run_path(str(ROOT / "experiments/gradient_flow.py"))
+    script = runpy.run_path(str(ROOT / "experiments/gradient_flow/__main__.py"))
     globals_of_script = script["main"].__globals__
     monkeypatch.setitem(globals_of_script, "STEPS", 1)
     monkeypatch.setitem(globals_of_script, "POINTS", 40)

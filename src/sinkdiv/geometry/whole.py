@@ -1,9 +1,9 @@
 """Small problems, solved whole in one call of C++ or one launch on a GPU: no Python between two passes.
 
-The algorithms are those of `sinkdiv.solvers`, accelerated and symmetric, written again in C++ (kernels/native) and for
-GPUs (kernels/triton/small.py) for a cost matrix that stays in the cache or in registers. Each problem of a batch runs
-until it has converged itself, on a thread or a multiprocessor of its own. The host waits for a GPU once, for the errors
-of all problems of all batches, such as the three of a divergence.
+The algorithms are those of `sinkdiv.solvers`, accelerated and symmetric, written again in C++ (kernels/native/small/)
+and for GPUs (kernels/triton/small.py) for a cost matrix that stays in the cache or in registers. Each problem of a
+batch runs until it has converged itself, on a thread or a multiprocessor of its own. The host waits for a GPU once, for
+the errors of all problems of all batches, such as the three of a divergence.
 """
 
 from __future__ import annotations

@@ -30,50 +30,121 @@ TILE_ENTRIES = 2**19
 ACCELERATOR_TILE_ENTRIES = 2**25
 
 
-class _Reductions(ABC):
-    """The operations of this file, bound to a stream of tiles that can be made again for each pass."""
+class TiledReductions(ABC):
+    """Reductions over a stream of tiles, which can be made again for each pass."""
 
     @abstractmethod
-    def tiles(self) -> Iterator[Tile]: ...
+    def tiles(self) -> Iterator[Tile]:
+        """All tiles, from the first row to the last."""
 
     def softmin(self, h: Tensor, eps: Tensor, near: Tensor | None = None) -> Tensor:
-        """``near`` (B, n) is a guess of the result. A kernel may use it to save time; this one does not."""
-        return softmin(self.tiles(), h, eps)
+        """−ε log Σ_j exp(h_j − C_ij/ε), (B, n).
+
+        A row all of whose pairs are forbidden, or lead to columns without weight, has the softmin 0, not ∞. Such a row
+        has no weight itself (`sinkdiv.measures.check_matrix`), so its potential has no effect.
+
+        ``near`` (B, n) is a guess of the result. Kernels may use it to save time; the specification does not.
+        """
+        return -eps * torch.cat([_logsumexp(_exponents(h, C, eps)) for _, C in self.tiles()], -1)
+
+    def ctransform(self, g: Tensor) -> Tensor:
+        """min_j C_ij − g_j, (B, n), the softmin of ε = 0, for g (B, m) < ∞; +∞ where all g_j are −∞."""
+        return torch.cat([(C - g[:, None, :]).amin(-1) for _, C in self.tiles()], -1)
 
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
-        return plan_product(self.tiles(), u, h, eps, v)
+        """P v, (B, n, k), for v (B, m, k)."""
+        return self._map_plan(u, h, eps, lambda _, C, P: P @ v)
 
     def cost_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
-        return cost_product(self.tiles(), u, h, eps, v)
+        """(P∘C) v, (B, n, k), for v (B, m, k). Where ε is ∞, P_ij is exp(u_i + h_j)."""
+        return self._map_costs(u, h, eps, lambda PC: PC @ v)
 
     def plan_cost(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-        return plan_cost(self.tiles(), u, h, eps)
+        """<P, C>, (B,). Where ε is ∞, P_ij is exp(u_i + h_j)."""
+        return self._map_costs(u, h, eps, lambda PC: PC.sum(-1)).sum(-1)
 
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-        return plan_matrix(self.tiles(), u, h, eps)
+        """P itself, (B, n, m)."""
+        return self._map_plan(u, h, eps, lambda _, C, P: P)
 
     def weighted_plan(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        return weighted_plan(self.tiles(), u, h, eps, s, t)
+        """P_ij (s_i + t_j + log P_ij), (B, n, m), for s (B, n) and t (B, m); 0 where P_ij is.
+
+        The logarithm is that of the very entry: both carry the same rounding of the exponent.
+        """
+        return self._map_plan(u, h, eps, lambda rows, C, P: _weighted(P, s[:, rows], t))
 
     def marginals(self, u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        return marginals(self.tiles(), u, h, eps)
+        """P 1, (B, n), and Pᵀ 1, (B, m)."""
+        return self._both_sums(u, h, eps, lambda _, C, P: P)
 
     def weighted_marginals(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return weighted_marginals(self.tiles(), u, h, eps, s, t)
+        """The row sums, (B, n), and column sums, (B, m), of `weighted_plan`."""
+        return self._both_sums(u, h, eps, lambda rows, C, P: _weighted(P, s[:, rows], t))
 
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
     ) -> Tensor:
-        return corrected_primal(self.tiles(), a, b, log_u, log_h, eps, p, q)
+        """Σ_ij a_i b_j s_ij (C_ij + ε log s_ij), (B,), with s_ij = exp(log_u_i + log_h_j − C_ij/ε) + p_i q_j.
 
-    def ctransform(self, g: Tensor) -> Tensor:
-        return ctransform(self.tiles(), g)
+        s is the plan's density relative to a bᵀ, and p qᵀ the rank-one correction that makes a rounded plan feasible.
+        The result is +∞ where the correction puts mass on a forbidden pair.
+        """
+        total = torch.zeros_like(eps[:, 0])
+        for rows, C in self.tiles():
+            density = _exp(log_u[:, rows, None] + _exponents(log_h, C, eps))
+            density += p[:, rows, None] * q[:, None, :]
+            integrand = _times(density, C) + eps[:, :, None] * torch.xlogy(density, density)
+            total += (a[:, rows] * (integrand @ b[:, :, None]).squeeze(-1)).sum(-1)
+        return total
 
     def costs(self) -> Tensor:
+        """C itself, (B, n, m)."""
         return torch.cat([C for _, C in self.tiles()], 1)
 
+    def _map_plan(self, u: Tensor, h: Tensor, eps: Tensor, reduce: Callable[[slice, Tensor, Tensor], Tensor]) -> Tensor:
+        """Concatenate ``reduce(rows, C, P)`` over the tiles, along the rows."""
+        # Inside an autocast region matrix products would run in half precision.
+        with torch.autocast(u.device.type, enabled=False):
+            parts = [reduce(rows, C, _exp(u[:, rows, None] + _exponents(h, C, eps))) for rows, C in self.tiles()]
+        return torch.cat(parts, 1)
 
-class PointReductions(_Reductions):
+    def _map_costs(self, u: Tensor, h: Tensor, eps: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        """Concatenate ``reduce(P∘C)`` over the tiles, along the rows."""
+        infinite = eps.isinf()[:, :, None]
+
+        def reduced(rows: slice, C: Tensor, P: Tensor) -> Tensor:
+            # With ε = ∞ a forbidden pair has got the exponent ∞/∞.
+            P = torch.where(infinite, _exp(u[:, rows, None] + h[:, None, :]), P)
+            return reduce(_times(P, C))
+
+        return self._map_plan(u, h, eps, reduced)
+
+    def _both_sums(
+        self, u: Tensor, h: Tensor, eps: Tensor, entries: Callable[[slice, Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The sums of ``entries(rows, C, P)`` over the columns, (B, n), and over the rows, (B, m)."""
+        columns = torch.zeros_like(h)
+
+        def reduce(rows: slice, C: Tensor, P: Tensor) -> Tensor:
+            terms = entries(rows, C, P)
+            columns.add_(terms.sum(1))
+            return terms.sum(2)
+
+        return self._map_plan(u, h, eps, reduce), columns
+
+
+class MatrixReductions(TiledReductions):
+    """Reductions over pairs whose costs are C (B, n, m)."""
+
+    def __init__(self, C: Tensor) -> None:
+        self._C = C
+
+    def tiles(self) -> Iterator[Tile]:
+        return matrix_tiles(self._C)
+
+
+class PointReductions(TiledReductions):
     """Reductions over the pairs of x (B, n, d) and y (B, m, d) under a cost."""
 
     def __init__(self, x: Tensor, y: Tensor, cost: Cost) -> None:
@@ -87,28 +158,43 @@ class PointReductions(_Reductions):
         return PointReductions(self._y, self._x, self._cost)
 
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-        return plan_gradient(self.tiles(), u, h, eps, self._x, self._y, self._cost)
+        """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
+        return self._map_plan(u, h, eps, lambda rows, C, P: self._cost.gradient(P, self._x[:, rows], self._y))
 
     def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        return weighted_gradient(self.tiles(), u, h, eps, s, t, self._x, self._y, self._cost)
+        """Σ_j P_ij (s_i + t_j + log P_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d), for s (B, n) and t (B, m)."""
+
+        def reduce(rows: slice, C: Tensor, P: Tensor) -> Tensor:
+            return self._cost.gradient(_weighted(P, s[:, rows], t), self._x[:, rows], self._y)
+
+        return self._map_plan(u, h, eps, reduce)
 
     def tangent_marginals(self, u: Tensor, h: Tensor, eps: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-        return tangent_marginals(self.tiles(), u, h, eps, self._x, self._y, dx, dy, self._cost)
+        """Σ_j P_ij Ċ_ij, (B, n), and Σ_i P_ij Ċ_ij, (B, m).
+
+        Ċ_ij = ∂₁c(x_i, y_j)·dx_i + ∂₂c(x_i, y_j)·dy_j is how fast the cost changes as x moves along dx and y along dy.
+        """
+
+        def entries(rows: slice, C: Tensor, P: Tensor) -> Tensor:
+            return P * self._cost.tangent(self._x[:, rows], self._y, dx[:, rows], dy)
+
+        return self._both_sums(u, h, eps, entries)
 
     def gradient_tangent(
         self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, dx: Tensor, dy: Tensor
     ) -> Tensor:
-        return gradient_tangent(self.tiles(), u, h, eps, s, t, self._x, self._y, dx, dy, self._cost)
+        """The derivative of `plan_gradient`, (B, n, d), as u, h, x and y move along s, t, dx and dy.
 
+        Σ_j P_ij [(s_i + t_j − Ċ_ij/ε) ∂₁c(x_i, y_j) + the derivative of ∂₁c(x_i, y_j)], with Ċ as in
+        `tangent_marginals`.
+        """
 
-class MatrixReductions(_Reductions):
-    """Reductions over pairs whose costs are C (B, n, m)."""
+        def reduce(rows: slice, C: Tensor, P: Tensor) -> Tensor:
+            points = self._x[:, rows], self._y, dx[:, rows], dy
+            weights = P * _factors(s[:, rows], t, -1 / eps, self._cost.tangent(*points))
+            return self._cost.gradient(weights, *points[:2]).add_(self._cost.gradient_tangent(P, *points))
 
-    def __init__(self, C: Tensor) -> None:
-        self._C = C
-
-    def tiles(self) -> Iterator[Tile]:
-        return matrix_tiles(self._C)
+        return self._map_plan(u, h, eps, reduce)
 
 
 def row_blocks(batch: int, rows: int, columns: int, device: torch.device) -> Iterator[slice]:
@@ -130,167 +216,6 @@ def cloud_tiles(x: Tensor, y: Tensor, cost: Cost) -> Iterator[Tile]:
     """The tiles of c(x_i, y_j), formed on the fly, for x (B, n, d) and y (B, m, d)."""
     for rows in row_blocks(x.shape[0], x.shape[1], y.shape[1], x.device):
         yield rows, cost.matrix(x[:, rows], y)
-
-
-def softmin(tiles: Iterator[Tile], h: Tensor, eps: Tensor) -> Tensor:
-    """−ε log Σ_j exp(h_j − C_ij/ε), (B, n).
-
-    A row all of whose pairs are forbidden, or lead to columns without weight, has the softmin 0, not ∞. Such a row has
-    no weight itself (`sinkdiv.measures.check_matrix`), so its potential has no effect.
-    """
-    return -eps * torch.cat([_logsumexp(_exponents(h, C, eps)) for _, C in tiles], -1)
-
-
-def ctransform(tiles: Iterator[Tile], g: Tensor) -> Tensor:
-    """min_j C_ij − g_j, (B, n), the softmin of ε = 0, for g (B, m) < ∞; +∞ where all g_j are −∞."""
-    return torch.cat([(C - g[:, None, :]).amin(-1) for _, C in tiles], -1)
-
-
-def plan_product(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
-    """P v, (B, n, k), for v (B, m, k)."""
-    return _map_plan(tiles, u, h, eps, lambda _, C, P: P @ v)
-
-
-def cost_product(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
-    """(P∘C) v, (B, n, k), for v (B, m, k); ε may be ∞."""
-    return _map_costs(tiles, u, h, eps, lambda PC: PC @ v)
-
-
-def plan_cost(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-    """<P, C>, (B,); ε may be ∞."""
-    return _map_costs(tiles, u, h, eps, lambda PC: PC.sum(-1)).sum(-1)
-
-
-def plan_gradient(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, x: Tensor, y: Tensor, cost: Cost) -> Tensor:
-    """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
-    return _map_plan(tiles, u, h, eps, lambda rows, C, P: cost.gradient(P, x[:, rows], y))
-
-
-def marginals(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-    """P 1, (B, n), and Pᵀ 1, (B, m)."""
-    return _both_sums(tiles, u, h, eps, lambda _, C, P: P)
-
-
-def weighted_marginals(
-    tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The row sums, (B, n), and column sums, (B, m), of `weighted_plan`."""
-    return _both_sums(tiles, u, h, eps, lambda rows, C, P: _weighted(P, s[:, rows], t))
-
-
-def tangent_marginals(
-    tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor, cost: Cost
-) -> tuple[Tensor, Tensor]:
-    """Σ_j P_ij Ċ_ij, (B, n), and Σ_i P_ij Ċ_ij, (B, m).
-
-    Ċ_ij = ∂₁c(x_i, y_j)·dx_i + ∂₂c(x_i, y_j)·dy_j is how fast the cost changes as x moves along dx and y along dy.
-    """
-    return _both_sums(tiles, u, h, eps, lambda rows, C, P: P * cost.tangent(x[:, rows], y, dx[:, rows], dy))
-
-
-def weighted_gradient(
-    tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, x: Tensor, y: Tensor, cost: Cost
-) -> Tensor:
-    """Σ_j P_ij (s_i + t_j + log P_ij) ∂c(x_i, y_j)/∂x_i, (B, n, d), for s (B, n) and t (B, m)."""
-
-    def reduce(rows: slice, C: Tensor, P: Tensor) -> Tensor:
-        return cost.gradient(_weighted(P, s[:, rows], t), x[:, rows], y)
-
-    return _map_plan(tiles, u, h, eps, reduce)
-
-
-def gradient_tangent(
-    tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor,
-    x: Tensor, y: Tensor, dx: Tensor, dy: Tensor, cost: Cost,
-) -> Tensor:  # fmt: skip
-    """The derivative of `plan_gradient`, (B, n, d), as u, h, x and y move along s, t, dx and dy.
-
-    Σ_j P_ij [(s_i + t_j − Ċ_ij/ε) ∂₁c(x_i, y_j) + the derivative of ∂₁c(x_i, y_j)], with Ċ as in `tangent_marginals`.
-    """
-
-    def reduce(rows: slice, C: Tensor, P: Tensor) -> Tensor:
-        points = x[:, rows], y, dx[:, rows], dy
-        weights = P * _factors(s[:, rows], t, -1 / eps, cost.tangent(*points))
-        return cost.gradient(weights, *points[:2]).add_(cost.gradient_tangent(P, *points))
-
-    return _map_plan(tiles, u, h, eps, reduce)
-
-
-def plan_matrix(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
-    """P itself, (B, n, m)."""
-    return _map_plan(tiles, u, h, eps, lambda _, C, P: P)
-
-
-def weighted_plan(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
-    """P_ij (s_i + t_j + log P_ij), (B, n, m), for s (B, n) and t (B, m); 0 where P is.
-
-    The logarithm is that of the very entry, so that what rounding does to an exponent does not tell the two apart.
-    """
-    return _map_plan(tiles, u, h, eps, lambda rows, C, P: _weighted(P, s[:, rows], t))
-
-
-def corrected_primal(
-    tiles: Iterator[Tile], a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
-) -> Tensor:
-    """Σ_ij a_i b_j s_ij (C_ij + ε log s_ij), (B,), for the density s_ij = exp(log_u_i + log_h_j − C_ij/ε) + p_i q_j.
-
-    It is the plan's density relative to a bᵀ; p qᵀ is the rank-one correction that makes a rounded plan feasible. The
-    result is +∞ where the correction puts mass on a forbidden pair.
-    """
-    total = torch.zeros_like(eps[:, 0])
-    for rows, C in tiles:
-        density = _exp(log_u[:, rows, None] + _exponents(log_h, C, eps))
-        density += p[:, rows, None] * q[:, None, :]
-        integrand = _times(density, C) + eps[:, :, None] * torch.xlogy(density, density)
-        total += (a[:, rows] * (integrand @ b[:, :, None]).squeeze(-1)).sum(-1)
-    return total
-
-
-def _map_plan(
-    tiles: Iterator[Tile],
-    u: Tensor,
-    h: Tensor,
-    eps: Tensor,
-    reduce: Callable[[slice, Tensor, Tensor], Tensor],
-) -> Tensor:
-    """Concatenate ``reduce(rows, C, P)`` over the tiles, along the rows."""
-    # Inside an autocast region matrix products would run in half precision.
-    with torch.autocast(u.device.type, enabled=False):
-        parts = [reduce(rows, C, _exp(u[:, rows, None] + _exponents(h, C, eps))) for rows, C in tiles]
-    return torch.cat(parts, 1)
-
-
-def _map_costs(tiles: Iterator[Tile], u: Tensor, h: Tensor, eps: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
-    """Concatenate ``reduce(P∘C)`` over the tiles, along the rows. Where ε is ∞, P_ij is exp(u_i + h_j)."""
-    infinite = eps.isinf()[:, :, None]
-
-    def parts() -> Iterator[Tensor]:
-        for rows, C in tiles:
-            own = u[:, rows, None]
-            # A forbidden pair would get the exponent ∞/∞.
-            exponents = torch.where(infinite, own + h[:, None, :], own + _exponents(h, C, eps))
-            yield reduce(_times(_exp(exponents), C))
-
-    with torch.autocast(u.device.type, enabled=False):
-        return torch.cat(list(parts()), 1)
-
-
-def _both_sums(
-    tiles: Iterator[Tile],
-    u: Tensor,
-    h: Tensor,
-    eps: Tensor,
-    entries: Callable[[slice, Tensor, Tensor], Tensor],
-) -> tuple[Tensor, Tensor]:
-    """The sums of ``entries(rows, C, P)`` over the columns, (B, n), and over the rows, (B, m)."""
-    columns = torch.zeros_like(h)
-
-    def reduce(rows: slice, C: Tensor, P: Tensor) -> Tensor:
-        terms = entries(rows, C, P)
-        columns.add_(terms.sum(1))
-        return terms.sum(2)
-
-    return _map_plan(tiles, u, h, eps, reduce), columns
 
 
 def _factors(s: Tensor, t: Tensor, k: Tensor, C: Tensor) -> Tensor:

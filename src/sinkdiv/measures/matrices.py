@@ -63,7 +63,7 @@ def check_matrix(C: Tensor, a: Tensor | None = None, b: Tensor | None = None, *,
     weights_b = weights_of("b", b, "the columns of C", cost.mT, batched)
     unit_masses = a is None and b is None
     given = CostMatrix(cost, weights_a, weights_b, batched, C.dtype, unit_masses, forbids=False)
-    if checks.is_captured(C):  # nobody can look
+    if checks.is_captured(C):  # its numbers cannot be read
         return replace(given, forbids=True)
     if all(read([are_good(given.costs, given.a, given.b, unit_masses=unit_masses, balanced=balanced)])):
         return given

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sinkdiv.declarations import check_fields, option, shows_fields
+from sinkdiv.declarations import check_fields, documents_fields, option
 from sinkdiv.kernels import PRECISIONS
 from sinkdiv.solvers.problem import Check, Limits, Problem, Start
 
@@ -98,23 +98,25 @@ class IterativeSolver(Solver):
         False,
         "an earlier `Transport` or `Divergence` (for lists of clouds: a list of them) that the solve between the two "
         "samples starts from. A module takes True: it then starts each solve where its last call ended; copies and "
-        "checkpoints of the module begin anew. Worth it where a pass is long and samples change little, such as points "
-        "that flow: the softmin carries the potentials over to other points, in any number, so mini-batches may be "
-        "fresh ones. A cost matrix takes them over if it has the same shape. The result meets the same tolerance.",
+        "checkpoints of the module begin anew. It is worth it where a pass is long and samples change little, such as "
+        "points that flow: the softmin carries the potentials over to other points, in any number, so mini-batches "
+        "may be fresh ones. A cost matrix takes them over if it has the same shape. The result meets the same "
+        "tolerance.",
         _warm,
     )
     precision: str = option(
         "high",
         'how GPUs multiply float32 coordinates of more than 8 dimensions under |x−y|²: "high", about as precisely as '
         'float32, or "tf32", with two thirds of that arithmetic, which solves the problem of points that have moved by '
-        "a relative 2⁻¹². CPUs, other costs and float64 do not look at it.",
+        "a relative 2⁻¹². It changes nothing on CPUs, for other costs and for float64.",
         _precision,
     )
     progress: bool = option(False, "draw the passes and the marginal error on stderr.", _flag)
     callback: Callback | None = option(
         None,
-        "sees a `Check` at each convergence test and ends the solve by returning True. A CPU tests after each step, an "
-        "accelerator, where a test makes the host wait, after several steps if it takes many.",
+        "a function that is given a `Check` at each convergence test; if it returns True, the solve ends there. A CPU "
+        "tests after each step, an accelerator, where a test makes the host wait, after several steps if it takes "
+        "many.",
         _callback,
     )
 
@@ -128,7 +130,7 @@ class IterativeSolver(Solver):
         return Limits(-math.inf if tol is None else tol, self.max_passes, watch)
 
 
-@shows_fields
+@documents_fields
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Auto(IterativeSolver):
     """The best algorithm for each problem.
@@ -150,7 +152,7 @@ class Auto(IterativeSolver):
     name = "auto"
 
 
-@shows_fields
+@documents_fields
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Sinkhorn(IterativeSolver):
     """Sinkhorn's iteration, annealed and accelerated by extrapolation; never Newton's method.
@@ -173,7 +175,7 @@ class Sinkhorn(IterativeSolver):
     name = "sinkhorn"
 
 
-@shows_fields
+@documents_fields
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Newton(IterativeSolver):
     """Newton's method on the semi-dual (Q23 §3), from where Sinkhorn's iteration has begun.
@@ -198,7 +200,7 @@ class Newton(IterativeSolver):
     holds_costs = True
 
 
-@shows_fields
+@documents_fields
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LBFGS(IterativeSolver):
     """Limited-memory BFGS on the semi-dual (Q23 §3), from where Sinkhorn's iteration has begun.
@@ -225,7 +227,7 @@ class LBFGS(IterativeSolver):
 SOLVERS: dict[str, type[IterativeSolver]] = {one.name: one for one in (Auto, Sinkhorn, Newton, LBFGS)}
 
 
-@shows_fields
+@documents_fields
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Unrolled(Solver):
     """A fixed number of plain Sinkhorn iterations, differentiated as a program (G18, P19); for losses only.

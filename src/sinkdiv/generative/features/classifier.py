@@ -1,7 +1,7 @@
 """The small convnets whose features the scores of grey images are computed in; their weights come with the package.
 
 P19 measured the FID of digits in the features of a convnet that its authors trained and did not publish, so its numbers
-compare within P19 only. These networks are ours: `experiments/feature_classifier.py` trains them, and the card beside
+compare within P19 only. These networks are ours: `experiments/feature_classifier` trains them, and the card beside
 each file of weights says how well they classify. A score computed with them carries their name.
 """
 

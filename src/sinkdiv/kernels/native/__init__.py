@@ -1,7 +1,7 @@
 """Passes over pairs in C++ for CPUs: the operations of `sinkdiv.kernels.reference`, several times faster.
 
-This file is the only one that hands out addresses of tensors, and answers for what stands behind them: contiguous
-memory of one dtype on the CPU, alive until the call returns. The extension may be missing (it was not built); then
+Only this file passes addresses of tensors to C++. It makes sure that each is contiguous memory of one dtype on the CPU,
+which stays alive until the call returns. The extension may be missing (it was not built); then
 `available` is False and the reference serves.
 """
 
@@ -26,12 +26,12 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def serves(tensor: Tensor) -> bool:
-    """Whether data of this kind can be reduced here."""
+    """Whether these kernels can reduce data of this dtype on this device."""
     return available and tensor.device.type == "cpu" and tensor.dtype in DTYPES
 
 
 def knows(cost: Cost) -> bool:
-    """Whether this cost between points can be formed here."""
+    """Whether these kernels can form this cost between points."""
     return isinstance(cost, (SquaredEuclidean, Euclidean))
 
 
@@ -56,7 +56,7 @@ class _Reductions:
     def plan_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
         """P v, (B, n, k), for v (B, m, k)."""
         out = self._empty(*self._shape[:2], v.shape[2])
-        self._call(_native.product, (u, h, eps, v), (out,), v.shape[2], False)
+        self._call(_native.plan_product, (u, h, eps, v), (out,), v.shape[2])
         return out
 
     def cost_product(self, u: Tensor, h: Tensor, eps: Tensor, v: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class _Reductions:
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
     ) -> Tensor:
-        """See `reference.corrected_primal`."""
+        """See `reference.TiledReductions.corrected_primal`."""
         out = self._empty(self._shape[0])
         self._call(_native.corrected_primal, (a, b, log_u, log_h, eps, p, q), (out,))
         return out
@@ -149,7 +149,7 @@ class PointReductions(_Reductions):
     def plan_gradient(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """Σ_j P_ij ∂c(x_i, y_j)/∂x_i, (B, n, d)."""
         out = self._empty(*self.x.shape)
-        self._call(_native.product, (u, h, eps, self._y), (out,), self.x.shape[2], True)
+        self._call(_native.plan_gradient, (u, h, eps), (out,))
         return out
 
     def weighted_gradient(self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class PointReductions(_Reductions):
     def gradient_tangent(
         self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, dx: Tensor, dy: Tensor
     ) -> Tensor:
-        """See `reference.gradient_tangent`."""
+        """See `reference.PointReductions.gradient_tangent`."""
         out = self._empty(*self.x.shape)
         self._call(_native.gradient_tangent, (u, h, eps, s, t, dx, dy), (out,))
         return out

@@ -1,25 +1,29 @@
-// Compiled once for each instruction set, with SINKDIV_ISA naming it.
-#include "passes.h"
-#include "small.h"
+// Compiled once for each instruction set, which SINKDIV_ISA names: the passes, and the solves of
+// small problems.
+#include "reductions.h"
+#include "small/accelerated.h"
+#include "small/symmetric.h"
 
 namespace sinkdiv::SINKDIV_ISA {
 
-#define SINKDIV_NAME_(isa) #isa
-#define SINKDIV_NAME(isa) SINKDIV_NAME_(isa)
-
 template <class T>
-const Passes<T>& passes() {
-    static constexpr Passes<T> table{SINKDIV_NAME(SINKDIV_ISA), ROWS,         Simd<T>::LANES * VECTORS,
-                                     costs<T>,                  softmin<T>,   ctransform<T>,
-                                     product<T>,                cost_product<T>, marginals<T>, weighted_marginals<T>,
-                                     tangent_marginals<T>,      weighted_gradient<T>,
-                                     gradient_tangent<T>,       plan_cost<T>, plan_matrix<T>,
-                                     weighted_plan<T>,          corrected_primal<T>,
-                                     small_memory<T>,           solve_small<T>};
-    return table;
+int64_t column_unit() {
+    return Simd<T>::LANES * VECTORS;
 }
 
-template const Passes<float>& passes<float>();
-template const Passes<double>& passes<double>();
+template <class T>
+void solve_small(const SmallProblem<T>& problem, char* memory, Cancelled cancelled) {
+    if (problem.symmetric)
+        Symmetric<T>(problem, memory).run(cancelled);
+    else
+        Accelerated<T>(problem, memory).run(cancelled);
+}
+
+template int64_t column_unit<float>();
+template int64_t column_unit<double>();
+template int64_t small_memory<float>(int64_t, int64_t, int64_t, int64_t);
+template int64_t small_memory<double>(int64_t, int64_t, int64_t, int64_t);
+template void solve_small<float>(const SmallProblem<float>&, char*, Cancelled);
+template void solve_small<double>(const SmallProblem<double>&, char*, Cancelled);
 
 }  // namespace sinkdiv::SINKDIV_ISA

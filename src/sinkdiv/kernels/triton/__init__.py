@@ -31,13 +31,13 @@ CAPABILITY = (8, 0)
 
 
 def serves(tensor: Tensor) -> bool:
-    """Whether data of this kind can be reduced here."""
+    """Whether these kernels can reduce data of this dtype on this device."""
     return tensor.is_cuda and tensor.dtype in DTYPES and missing(tensor.device) is None
 
 
 @cache
 def missing(device: torch.device) -> str | None:
-    """What a CUDA (or ROCm) device lacks to be served, or None."""
+    """Why these kernels cannot run on a CUDA (or ROCm) device, or None if they can."""
     if not available:
         return "Triton is not installed"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < CAPABILITY:

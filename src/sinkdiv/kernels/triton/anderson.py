@@ -1,4 +1,4 @@
-"""Anderson's extrapolation of one iteration, in registers: solvers/anderson.py, where the names and reasons are.
+"""Anderson's extrapolation of one iteration, in registers. The names and the reasons are in solvers/anderson.py.
 
 A history is a tuple: Δx_j + β Δr_j and Δr_j (8, M), the inner products (8, 8) of the latter, the place of the newest
 pair, and how many of the newest pairs are valid. The metric (M,) and the algebra are in float64.
@@ -24,7 +24,7 @@ def empty_history(metric, T: tl.constexpr):
 
 @triton.jit
 def appended(history, dx, r_change, metric, MIXING: tl.constexpr, MODULO_CONSTANTS: tl.constexpr):
-    """The history with one more pair in it, which does not count yet."""
+    """The history with one more pair in it. The pair is not valid until `counted` says so."""
     mixed, dr, gram, newest, count = history
     newest = (newest + 1) & (DEPTH - 1)
     weighted = metric * centred_on(r_change, metric, MODULO_CONSTANTS)
@@ -38,7 +38,7 @@ def appended(history, dx, r_change, metric, MIXING: tl.constexpr, MODULO_CONSTAN
 
 @triton.jit
 def counted(history, count):
-    """The history whose newest ``count`` pairs are valid: of a full one only the newest few are kept."""
+    """The history whose newest ``count`` pairs are valid. Of a full history only the newest few stay valid."""
     mixed, dr, gram, newest, _ = history
     return mixed, dr, gram, newest, tl.where(count == DEPTH, KEPT, count)
 
@@ -53,7 +53,7 @@ def centred_on(vector, metric, MODULO_CONSTANTS: tl.constexpr):
 
 @triton.jit
 def _products(dr, weighted):
-    """The inner products (8,) of all Δr_j with a vector that was centred and weighted: it is enough to centre one."""
+    """The inner products (8,) of all Δr_j with a centred and weighted vector. The Δr_j then need no centring."""
     return tl.sum(dr.to(tl.float64) * weighted[None, :], 1)
 
 
@@ -80,7 +80,10 @@ def _least_squares(gram, right, newest, count):
 
 @triton.jit
 def anderson_step(history, r, weighted, MIXING: tl.constexpr):
-    """The step from the point with residual r, ``weighted`` when it is centred; β r where there is no history."""
+    """The step from the point with residual r, or β r if the history is empty.
+
+    ``weighted`` is r, centred and times the metric.
+    """
     mixed, dr, gram, newest, count = history
     step = r * MIXING
     if count > 0:

@@ -1,4 +1,4 @@
-"""How a kernel is launched: the tiles that fit the device, the programs that fill it, the memory for what they find."""
+"""How a kernel is launched: the choice of tiles that fit the device, the number of programs, memory for results."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from triton.runtime.errors import OutOfResources
 
 from sinkdiv.kernels.triton.operands import Operands, Table, Tile
 
-#: Programs that are wanted for each multiprocessor: rows that make fewer are joined by parts of the columns.
+#: Programs that are wanted for each multiprocessor. Where blocks of rows make fewer, the columns are cut into parts.
 PROGRAMS = 4
 
-#: Tiles of columns that a part has at least.
+#: Least number of tiles of columns in a part.
 PART_TILES = 4
 
-#: Parts at most: their results are joined one after the other.
+#: Most parts: their results are joined one after the other.
 MOST_PARTS = 64
 
 Counts = tuple[Tensor, Tensor]
@@ -32,7 +32,7 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[object]:
-    """Where kernels for this tensor are launched: its device, whichever is the current one."""
+    """A context in which kernels are launched on the device of this tensor."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
@@ -47,10 +47,11 @@ class Launches:
         table: Table, integers: tuple[int, ...] = (), *, groups: int = 1,
         most_parts: int = MOST_PARTS, folded: bool = False, keeps: bool = True, **constants: object,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Launch with the first tile of a table that the device has room for.
+        """Launch with the first tile of a table that fits the device, and return the outputs.
 
-        ``outputs`` makes room for so many parts; a ``folded`` launch has one program for two blocks of rows. Where it
-        ``keeps``, a program has its rows' coordinates at hand. A kernel that asks is told whether it sees the WHOLE.
+        ``outputs(parts)`` allocates the results of so many parts of the columns. ``groups`` is the third dimension of
+        the grid. A ``folded`` launch has one program for two blocks of rows. With ``keeps`` a program holds the
+        coordinates of its rows in registers. If WHOLE is among the constants, it is set to whether there is one part.
         """
         operands = self.operands
         batch, n, _ = operands.shape
@@ -88,12 +89,12 @@ class Launches:
         return full((batch,), n, dtype=torch.int32), full((batch,), m, dtype=torch.int32)
 
     def _parts(self, tile: Tile, programs: int, most: int) -> int:
-        """Parts that the columns are cut into, so that all multiprocessors have work."""
+        """The number of parts that the columns are cut into, so that all multiprocessors have work."""
         wanted = math.ceil(PROGRAMS * _multiprocessors(self.operands.scales.device) / programs)
         return max(1, min(wanted, math.ceil(self.operands.shape[2] / tile.columns) // PART_TILES, most))
 
     def new(self, *shape: int) -> Tensor:
-        """Zeros where rows are padding, which no kernel writes."""
+        """Memory for results. Where some rows are padding it holds zeros, for no kernel writes there."""
         make = torch.empty if self.given_counts is None else torch.zeros
         dtype = torch.float64 if self.operands.wide else torch.float32
         return make(shape, dtype=dtype, device=self.operands.scales.device)

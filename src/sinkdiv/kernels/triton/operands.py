@@ -1,4 +1,4 @@
-"""What the kernels read of points and of matrices, and how they cut it into tiles.
+"""The form in which kernels read points and matrices, and the sizes of their tiles.
 
 Squared distances in more than a few dimensions are matrix products of centred coordinates, on tensor cores. ``"high"``
 writes each coordinate as the sum of two float16 numbers (22 bits, after a power of two has brought the largest near the
@@ -19,14 +19,14 @@ from torch import Tensor
 from sinkdiv.costs import LOW_DIMENSION, Cost, Euclidean, SquaredEuclidean
 from sinkdiv.kernels.triton.tiles import LONGEST, Form, Function
 
-#: Up to this dimension a program keeps all coordinates of its rows; beyond it takes so many at a time.
+#: Up to this dimension a program keeps all coordinates of its rows. Beyond it, it takes CHUNK of them at a time.
 KEPT_DIMENSION = 128
 CHUNK = 64
 
-#: The largest coordinate is brought below 2 to this power, half of what float16 holds.
+#: A power of two brings the largest coordinate below 2 to this power, half of the largest float16 number.
 TOP = 15
 
-#: The powers of two that do it are no larger than 2 to this power, nor smaller than its inverse.
+#: The exponents of these powers of two are at most this large, positive or negative.
 LARGEST_SHIFT = 60
 
 
@@ -39,11 +39,11 @@ class Tile:
     warps: int
     stages: int
     registers: int | None = None
-    """At most so many, so that a multiprocessor holds more programs; the compiler decides if omitted."""
+    """A bound, so that a multiprocessor holds more programs. If omitted, the compiler decides."""
 
     @cached_property
     def options(self) -> dict[str, int | bool]:
-        """How a kernel with such tiles is compiled and launched."""
+        """The options with which a kernel with such tiles is compiled and launched."""
         options: dict[str, int | bool] = {
             "BM": self.rows, "BN": self.columns, "num_warps": self.warps, "num_stages": self.stages,
             "enable_fp_fusion": True,
@@ -53,11 +53,11 @@ class Tile:
         return options
 
 
-#: Tiles, by form and by whether numbers are float64; the best first.
+#: Tiles, by form and by whether numbers are float64. The best comes first.
 Table = dict[tuple[Form, bool], tuple[Tile, ...]]
 
 #: For sums over the columns, by form and by whether numbers are float64. The first tile whose shared memory the device
-#: has is taken. Registers, instructions: docs/decisions/0013.
+#: has is taken. docs/decisions/0013 counts registers and instructions.
 SUM_TILES: Table = {
     (Form.DIFFERENCES, False): (Tile(32, 128, 4, 2),),
     (Form.LOOP, False): (Tile(64, 64, 4, 2),),
@@ -113,13 +113,13 @@ class Points:
 
     @cached_property
     def padded(self) -> Tensor:
-        """(B, N, D), with zeros for points and coordinates that are none."""
+        """(B, N, D), padded with zeros to the sizes that tiles of products need."""
         _, n, d = self.points.shape
         return torch.nn.functional.pad(self.points, (0, padded_dimension(d) - d, 0, padded_count(n) - n))
 
     @cached_property
     def factor(self) -> Tensor:
-        """The power of two (B,) that coordinates in float16 carry."""
+        """The power of two (B,) that coordinates in float16 are multiplied by."""
         if self._precision == "tf32":
             return torch.ones_like(self.points[:, 0, 0])
         largest = self.points.abs().amax((1, 2))
@@ -133,7 +133,7 @@ class Points:
 
     @cached_property
     def rounded(self) -> tuple[Tensor, Tensor]:
-        """(high, low): coordinates times the factor are their sum; rounded to TF32 they are one of them."""
+        """(high, low), whose sum is the coordinates times the factor. For TF32 both are the rounded coordinates."""
         if self._precision == "tf32":
             one = rounded_to_tf32(self.padded)
             return one, one
@@ -142,7 +142,7 @@ class Points:
         return high, (scaled - high).half()
 
     def dots(self, other: Points) -> Tensor:
-        """The products x_i·x'_i (B, N) with as many other points, of what both stand for."""
+        """The products x_i·x'_i (B, N) with as many other points, both as they are rounded."""
         return (self._represented() * other._represented()).sum(-1).float()
 
     def _represented(self) -> Tensor:
@@ -156,13 +156,13 @@ def planar(points: Tensor) -> Tensor:
 
 
 def padded_count(n: int) -> int:
-    """As many points as the tiles of products take."""
+    """The number of points, rounded up to the tiles of products."""
     longest = int(LONGEST.value)
     return math.ceil(n / longest) * longest
 
 
 def padded_dimension(d: int) -> int:
-    """As many coordinates as the tiles of products take."""
+    """The number of coordinates, rounded up to the tiles of products."""
     return 2 ** max(4, math.ceil(math.log2(d))) if d <= KEPT_DIMENSION else math.ceil(d / CHUNK) * CHUNK
 
 
@@ -175,7 +175,7 @@ def rounded_to_tf32(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Operands:
-    """What every kernel is given of the pairs of a batch (B, n, m), besides its own vectors."""
+    """What every kernel reads of a batch (B, n, m), besides the vectors of its reduction."""
 
     form: Form
     function: Function
@@ -197,7 +197,7 @@ class Operands:
         return SUM_TILES | SOFTMIN_TILES if shared else SUM_TILES
 
     def padded(self, h: Tensor) -> Tensor:
-        """A vector (B, m) that kernels add to products of points, as long as these."""
+        """A vector (B, m), padded with −∞ to the number of points that kernels read."""
         if not self.multiplied:
             return h.contiguous()
         return torch.nn.functional.pad(h, (0, padded_count(h.shape[1]) - h.shape[1]), value=-torch.inf).contiguous()
@@ -209,7 +209,7 @@ class Operands:
 
     @cached_property
     def streamed_constants(self) -> dict[str, object]:
-        """The same where a program has no room to keep coordinates of its rows."""
+        """The `constants` for a kernel that does not keep the coordinates of its rows."""
         constants = self.constants
         return constants | {"D": min(CHUNK, self.dimension), "RESIDENT": False} if self.multiplied else constants
 
@@ -220,7 +220,7 @@ class Operands:
 
     @cached_property
     def constants(self) -> dict[str, object]:
-        """What kernels are specialised for."""
+        """The constants that a kernel is compiled for."""
         kept = not self.multiplied or self.dimension <= KEPT_DIMENSION
         few = self.form == Form.DIFFERENCES or (kept and self.multiplied)
         return {

@@ -1,8 +1,8 @@
 """Sums Σ_j w_ij v_j, and Σ_j w_ij (p_i − q_j), over the pairs of a plan: its products and gradients.
 
-The second form is that of gradients. In few coordinates differences are summed as they are; in many, Σ_j w_ij q_j is a
-matrix product, taken from p_i Σ_j w_ij. A program makes some columns of the result; a result of many columns forms the
-weights anew for each such group of columns.
+The second form is that of gradients. In few coordinates differences are summed as they are. In many, the
+result is p_i Σ_j w_ij minus the matrix product Σ_j w_ij q_j. A program makes a group of columns of the result. Where
+there are several groups, the weights are formed again for each of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The operations of `sinkdiv.kernels.reference`, each one launch (or two, where few rows leave processors idle)."""
+"""The operations of `sinkdiv.kernels.reference`, each in one launch, or in two where the columns are cut into parts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from sinkdiv.kernels.triton.softmin import Start, ctransform_kernel, joined_kern
 from sinkdiv.kernels.triton.sums import Term, sums_kernel
 from sinkdiv.kernels.triton.symmetric import symmetric_sums_kernel
 
-#: Points between which symmetry is worth another launch.
+#: From this many points on, a softmin between points and themselves uses the symmetry, for another launch.
 SYMMETRIC_POINTS = 4096
 
-#: Columns of a product that one program makes.
+#: Most columns of a product that one program makes.
 PRODUCT_COLUMNS = 64
 
 #: Entries that one program joins.
@@ -51,7 +51,10 @@ class _Values:
 
 @dataclass(frozen=True)
 class _Motion:
-    """What kernels read of points that move (`tiles.motion_of`); ``width`` is the dimension, where they subtract."""
+    """What kernels read of points that move (`tiles.motion_of`).
+
+    ``width`` is the dimension where kernels subtract coordinates, and 0 where they multiply them.
+    """
 
     pointers: tuple[Tensor, ...]
     scales: Tensor
@@ -105,7 +108,7 @@ class _Reductions(ABC):
     def corrected_primal(
         self, a: Tensor, b: Tensor, log_u: Tensor, log_h: Tensor, eps: Tensor, p: Tensor, q: Tensor
     ) -> Tensor:
-        """See `reference.corrected_primal`."""
+        """See `reference.TiledReductions.corrected_primal`."""
         return (a * self._row_sums(Term.PRIMAL, log_u, log_h, eps, p, q, weights=b)).sum(-1)
 
     # Launches.
@@ -119,7 +122,7 @@ class _Reductions(ABC):
             new = self._launches.new
             return new(parts, batch, n), new(parts if parts > 1 else 0, batch, n) if sums is None else sums
 
-        # Known sums belong to all columns.
+        # Sums that are known already are over all columns.
         most_parts = MOST_PARTS if sums is None else 1
         inputs = (self._operands.padded(h), _or(near, h), eps)
         tiles = self._operands.softmin_tiles
@@ -133,7 +136,7 @@ class _Reductions(ABC):
         return self._joined(bases, parts_sums, eps)
 
     def _joined(self, bases: Tensor, sums: Tensor, eps: Tensor) -> Tensor:
-        """The softmins from those over parts of the columns."""
+        """The softmins (B, n) from the softmins over parts of the columns."""
         parts, batch, n = bases.shape
         softmins = self._launches.new(batch, n)
         with on_device(bases):
@@ -182,7 +185,7 @@ class _Reductions(ABC):
         if by_differences:
             assert p is not None, "there are differences to sum"
             p, q = planar(p), planar(q)
-        # Points that move leave room for fewer columns.
+        # Points that move take registers, so that there is room for fewer columns.
         most = PRODUCT_COLUMNS if motion is None else PRODUCT_COLUMNS // 2
         group = 8 if by_differences else min(most, max(16, 2 ** math.ceil(math.log2(columns))))
 
@@ -221,7 +224,7 @@ class PointReductions(_Reductions):
         return other
 
     def softmin(self, h: Tensor, eps: Tensor, near: Tensor | None = None) -> Tensor:
-        """As for all reductions; with a guess, between points and themselves, by half as many exponentials."""
+        """As for all reductions. Between points and themselves a guess saves half of the exponentials."""
         by_symmetry = self._x is self._y and self._operands.shape[1] >= SYMMETRIC_POINTS
         if near is None or not by_symmetry or torch.are_deterministic_algorithms_enabled():
             return super().softmin(h, eps, near)
@@ -254,11 +257,11 @@ class PointReductions(_Reductions):
     def gradient_tangent(
         self, u: Tensor, h: Tensor, eps: Tensor, s: Tensor, t: Tensor, dx: Tensor, dy: Tensor
     ) -> Tensor:
-        """See `reference.gradient_tangent`."""
+        """See `reference.PointReductions.gradient_tangent`."""
         turned = self._product(Weight.TANGENT, u, h, eps, self._points, s, t, self._motion(dx, dy))
         return turned + self._product(Weight.GRADIENT, u, h, eps, _Values(dy.contiguous(), dx.contiguous()))
 
-    # Dense results are as large as the cost matrix, and are asked for once.
+    # Results as large as the cost matrix are rarely needed: the specification computes them.
 
     def plan_matrix(self, u: Tensor, h: Tensor, eps: Tensor) -> Tensor:
         """P itself, (B, n, m)."""
@@ -324,7 +327,7 @@ def _added(parts: Tensor) -> Tensor:
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """What a kernel is given for a tensor that it does not read."""
+    """The tensor, or another in its place that the kernel does not read."""
     return other if tensor is None else tensor
 
 

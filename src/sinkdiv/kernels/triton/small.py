@@ -1,9 +1,9 @@
-"""Small problems, solved whole in one launch: one program a problem, nothing read back between two passes.
+"""Small problems, solved whole in one launch. One program solves one problem, and the host reads nothing in between.
 
 The algorithms are those of solvers/accelerated.py and solvers/symmetric.py; their docstrings say why they do what they
 do here, and the names are the same. Potentials, the history of the extrapolation and every decision stay in registers.
-So does a cost matrix of one `TILE`; a larger one is read in blocks of rows, once a step, from the cache. What decides
-is in float64.
+So does a cost matrix of one `TILE`; a larger matrix is read in blocks of rows, once a step, from the cache. Numbers
+on which a decision depends are in float64.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from sinkdiv.kernels.triton.anderson import anderson_step, appended, centred_on,
 from sinkdiv.kernels.triton.sweeps import both_sums, costs_of, log2_weights, log_sum, row_sums, spread_out
 from sinkdiv.kernels.triton.tiles import INF, LOG2E
 
-#: The largest tile of a cost matrix that is held in registers: 64 or 16 entries for each of 256 threads. More of them
-#: and registers are spilled.
+#: The largest tile of a cost matrix that is held in registers: 64 or 16 entries for each of 256 threads. With more
+#: entries registers would be spilled.
 TILE = {torch.float32: 2**14, torch.float64: 2**12}
 
-#: What a count of steps holds.
+#: The largest number of steps that a kernel can count.
 MOST_STEPS = 2**31 - 1
 
 _MIXING = tl.constexpr(1.5)
@@ -49,7 +49,7 @@ def _damping(eps, rho, T: tl.constexpr, SOFT: tl.constexpr):
 
 @triton.jit
 def _log_target(log_weights, potential, rho):
-    """The marginal that is wanted where it is soft, a·exp(−f/ρ), as a logarithm."""
+    """The logarithm (base 2) of a soft marginal's target a·exp(−f/ρ)."""
     return log_weights - potential * (1 / (rho / LOG2E)).to(potential.dtype)
 
 
@@ -67,7 +67,7 @@ def _residual(shares, log_weights, potential, raw, scale, rho, SOFT: tl.constexp
 
 @triton.jit
 def _translated(g, raw_f, raw_g, log_a, log_b, damping_f, eps, rho_f, rho_g):
-    """See `Problem.translated`; what the rows send back moves along."""
+    """See `Problem.translated`. The softmin of the columns changes with that of the rows."""
     columns, rows = _log_target(log_b, g, rho_g), _log_target(log_a, damping_f * raw_f, rho_f)
     excess = (log_sum(columns, 0) - log_sum(rows, 0)).to(tl.float64) / LOG2E
     t = (excess / (1 / (rho_f + eps) + 1 / rho_g)).to(g.dtype)
@@ -83,7 +83,7 @@ def _expm1(x):
 
 @triton.jit
 def _gain(weights, potential, rho, SOFT: tl.constexpr):
-    """What the dual gains from a potential, in float64; beyond the edges it may be out of range."""
+    """What the dual gains from a potential, in float64. Potentials without weight may be out of range."""
     potential = tl.where(weights > 0, potential, 0.0).to(tl.float64)
     if SOFT:
         potential = -rho * _expm1(-potential / rho)
@@ -92,8 +92,10 @@ def _gain(weights, potential, rho, SOFT: tl.constexpr):
 
 @triton.jit
 def _attained(a, b, f, g, eps, rho_f, rho_g, SOFT: tl.constexpr):
-    """The dual value of g and its best partner f, up to ε·m_a(1 − m_b): the mass of their plan is what f gains short of
-    ρ·m_a, over ρ."""
+    """The dual value of g and its best partner f, up to the constant ε·m_a(1 − m_b).
+
+    With soft marginals the mass of their plan is m_a − (gain of f)/ρ.
+    """
     gain_f = _gain(a, f, rho_f, SOFT)
     if SOFT:
         gain_f *= 1 + eps / rho_f
@@ -122,14 +124,14 @@ def _alternated(
 
 @triton.jit
 def _store_side(out, entries, count, potential, raw):
-    """What a result holds of one side: the potential and its softmin."""
+    """Write the results of one side: the potential and its softmin."""
     tl.store(out + entries, potential, mask=entries < count)
     tl.store(out + count + entries, raw, mask=entries < count)
 
 
 @triton.jit
 def _ascended(ascent, history, g, r, dual, fall, unit, metric):
-    """`Ascent.next`: the next g, in which ``unit`` (1/ε) and ``r`` are of this step, and what to remember."""
+    """`Ascent.next`: the next g, the ascent and the history. ``unit`` (1/ε) and ``r`` are those of this step."""
     g_ref, r_ref, best_dual, length, failed, plain, penalty = ascent
     fell = (dual >= best_dual - fall) == 0
     failed_again = fell & failed
@@ -159,7 +161,7 @@ def _ascended(ascent, history, g, r, dual, fall, unit, metric):
 
 @triton.jit
 def _restarted(ascent, history, moved):
-    """`Ascent.restart`, if ε has moved."""
+    """`Ascent.restart`, if ε has changed."""
     g_ref, r_ref, best_dual, length, failed, plain, penalty = ascent
     best_dual, length = tl.where(moved, -INF, best_dual), tl.where(moved, 0.0, length)
     plain, penalty = tl.where(moved, 0, plain), tl.where(moved, 1, penalty)
@@ -194,7 +196,7 @@ def accelerated_kernel(
     rho_f: tl.float64, rho_g: tl.float64, tol: tl.float64,
     WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, M: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
-    """A problem of two sides, of whose ``steps`` fewer than ``most`` are above the target ε, its entry of ``eps``."""
+    """Solve a problem of two sides. Fewer than ``most`` of its ``steps`` are above the target, its entry of ``eps``."""
     problem = tl.program_id(0).to(tl.int64)
     eps, rho = tl.load(eps + problem), (tl.full((), rho_f, tl.float64), tl.full((), rho_g, tl.float64))
     rows, columns = tl.arange(0, N), tl.arange(0, M)
@@ -269,7 +271,7 @@ def symmetric_kernel(
     rho: tl.float64, tol: tl.float64,
     WARM: tl.constexpr, SOFT: tl.constexpr, N: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
-    """A problem whose two sides are the same."""
+    """Solve a problem whose two sides are the same."""
     problem = tl.program_id(0).to(tl.int64)
     eps, rho = tl.load(eps + problem), tl.full((), rho, tl.float64)
     rows = tl.arange(0, N)

@@ -1,8 +1,9 @@
 """The softmin −ε log Σ_j exp(h_j − C_ij/ε), and its limit min_j (C_ij − g_j).
 
 With a guess w of the answer the sum Σ_j exp(h_j + (w_i − C_ij)/ε) needs no running maximum, hence neither a reduction
-nor a rescaling for each tile. It is right if it stays well within the range of float32; a program whose sums do not,
-for the guess was poor, begins again with a maximum. So no guess is trusted, and nobody on the host need look.
+nor a rescaling for each tile. It is right if it stays well within the range of float32. If it does not,
+because the guess was poor, the program begins again with a maximum. So a poor guess changes no result, and the host
+need not check it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sinkdiv.kernels.triton.tiles import (
 
 
 class Start(enum.IntEnum):
-    """What a softmin begins with."""
+    """What is known when a softmin begins."""
 
     COLD = 0  # nothing
     NEAR = 1  # a guess
@@ -36,7 +37,7 @@ class Start(enum.IntEnum):
 NEAR = tl.constexpr(int(Start.NEAR))
 SUMMED = tl.constexpr(int(Start.SUMMED))
 
-#: Sums between these have lost nothing: no term has overflowed, and what has underflowed is below their last place.
+#: Sums between these are right: no term has overflowed, and terms that have underflowed are below the last place.
 LEAST = tl.constexpr(2.0**-60)
 MOST = tl.constexpr(2.0**100)
 
@@ -51,9 +52,9 @@ def softmin_kernel(
     """The softmins of a block of rows, over one part of the columns.
 
     If the part is the WHOLE, ``bases`` (B, n) are the softmins. Else base_i − ε log sum_i is the softmin over the part,
-    and ``bases`` and ``sums`` are (parts, B, n). ``near`` (B, n) is the guess if there is one, and base_i; whether its
-    sums are right is seen when all parts are known. Then ``sums`` (B, n) hold them. Rows beyond a problem's count are
-    left alone.
+    and ``bases`` and ``sums`` are (parts, B, n). ``near`` (B, n) is the guess, if there is one, and then base_i. Only
+    when all parts are known can its sums be checked: they are added up to (B, n), and a second launch takes them as
+    ``sums`` (SUMMED). Rows beyond a problem's count are not written.
     """
     b, rows, first, last, sizes, operands, scale, own = begun(
         x, x_low, x_norm, y, y_low, y_norm, row_counts, col_counts, scales, n, m, d, blocks, batch_stride,
@@ -104,7 +105,7 @@ def softmin_kernel(
         base = -peak * (eps_b * LN2)
     places = rows[0] + rows[1]
     if WHOLE:
-        # Rows all of whose pairs are forbidden have no mass: their softmin matters to nobody.
+        # Rows all of whose pairs are forbidden have no mass. Their softmin has no effect, and is 0 as in the reference.
         tl.store(bases + places, tl.where(total == 0, 0.0, base - (eps_b * LN2) * tl.log2(total)), mask=rows[2])
     else:
         part = tl.program_id(1) * (tl.num_programs(0) // blocks).to(tl.int64) * n

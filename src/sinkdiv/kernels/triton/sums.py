@@ -1,7 +1,7 @@
 """Sums over the pairs of a plan P_ij = exp(u_i + h_j − C_ij/ε): over the columns, and in the same sweep over the rows.
 
-One exponential serves both sums. What a program adds up over its rows goes to the columns' sums by atomic additions,
-whose order, and so the last digits, may change from run to run.
+One exponential serves both sums. The sums over the rows are made by atomic additions of several programs, whose order,
+and so the last digits, may change from run to run.
 """
 
 from __future__ import annotations

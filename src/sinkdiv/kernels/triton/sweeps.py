@@ -33,7 +33,8 @@ def costs_of(C, first, n, m, R: tl.constexpr, M: tl.constexpr, L: tl.constexpr):
     """
     rows = (first + tl.arange(0, R))[None, :, None]
     columns = tl.arange(0, M // L)[:, None, None] * L + tl.arange(0, L)[None, None, :]
-    # Rows are not contiguous; to say so is how the compiler is told to give them the lanes that columns leave.
+    # Rows are not contiguous. Saying that they are makes the compiler give them those lanes of a warp that columns do
+    # not fill.
     pointers = tl.max_contiguous(C + rows * m + columns, (1, 2, L))
     return tl.load(pointers, mask=(rows < n) & (columns < m), other=0.0)
 
@@ -48,7 +49,7 @@ def _sums_of_rows(costs, h, scale, L: tl.constexpr):
 
 @triton.jit
 def spread_out(vector):
-    """The same vector, an entry a thread: what comes from a tile is held many times over, by all that share a row."""
+    """The same vector, each entry held by one thread. A sum over a tile is held by all threads that share a row."""
     return tl.sum(vector[None, :], 0)
 
 
@@ -91,7 +92,7 @@ def both_sums(
         sent = log2_weights(tl.load(a + numbers, mask=numbers < n, other=0.0)) - damping * rows
         exponents = sent[None, :, None] - costs * scale
         higher = tl.maximum(top, tl.max(exponents, 1))
-        base = tl.where(higher > -INF, higher, 0.0)  # no row of this block or of those before has weight
+        base = tl.where(higher > -INF, higher, 0.0)  # −∞ if no row so far has weight
         total = total * tl.exp2(top - base) + tl.sum(tl.exp2(exponents - base[:, None, :]), 1)
         top = higher
     return tl.reshape(sums, (N,)), tl.reshape(top + tl.log2(total), (M,))

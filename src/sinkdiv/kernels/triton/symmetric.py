@@ -12,15 +12,15 @@ import triton.language as tl
 
 from sinkdiv.kernels.triton.tiles import INF, LOG2E, base_two, entries, exponents, operands_of, own_points, sizes_of
 
-#: Weights between these, in base 2, lose nothing: they are normal numbers, and where their factor is none it does not
-#: matter beside a sum that is large enough (`softmin.LEAST`).
+#: Weights between these, in base 2, are normal numbers. Where the factor of such a weight underflows, their product is
+#: too small to change a sum that is large enough (`softmin.LEAST`).
 LIGHTEST = tl.constexpr(-120.0)
 HEAVIEST = tl.constexpr(20.0)
 
 
 @triton.jit
 def weights_near(scores, near):
-    """r_j, and NaN where it is out of bounds: then no sum will pass for right."""
+    """r_j, and NaN where it is out of bounds: a sum that is NaN is computed again."""
     exponents = scores - near
     inside = (exponents >= LIGHTEST) & (exponents <= HEAVIEST)
     return tl.where(scores == -INF, 0.0, tl.where(inside, tl.exp2(exponents), float("nan")))
@@ -33,9 +33,10 @@ def symmetric_sums_kernel(
     FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """Adds to ``sums`` (B, n) what two blocks of rows share with the blocks not before them.
+    """Add to ``sums`` (B, n) the tiles of two blocks of rows with themselves and with all later blocks.
 
-    The p-th and the p-th last: together all programs have equally many tiles. Several parts take turns at the columns.
+    The two blocks are the p-th and the p-th last, so that all programs have equally many tiles. The parts take
+    the tiles of columns in turn.
     """
     pairs_of_blocks = (blocks + 1) // 2
     b = (tl.program_id(0) // pairs_of_blocks).to(tl.int64)
@@ -49,7 +50,7 @@ def symmetric_sums_kernel(
     kappa = base_two(eps_b)
     h, near, sums = h + b * n, near + b * n, sums + b * n
     lanes = tl.arange(0, BN)
-    # The block in the middle has itself for a partner: it is done once.
+    # If the number of blocks is odd, the block in the middle is its own partner, and is done once.
     for block in range(
         mine, tl.where(2 * mine + 1 == blocks, mine + 1, blocks - mine), tl.maximum(blocks - 1 - 2 * mine, 1)
     ):

@@ -1,8 +1,8 @@
-"""A tile of costs between BM rows and BN columns, in registers: what every kernel of this package begins with.
+"""A tile of costs between BM rows and BN columns, in registers. Every kernel of this package begins with it.
 
-A program owns its rows: what can be kept of them is loaded once (`own_points`), the columns stream past. Both are
-given as (first, lanes, mask): the first index, the offsets from it, and which of them are real. A cost is formed in one
-of the ways of `Form`; with s = |x−y|² it is s, √s or s^{p/2} (`Function`).
+A program has a block of rows, which it loads once as far as they fit (`own_points`), and goes through the columns. Both
+are given as (first, lanes, mask): the first index, the offsets from it, and which of them are real. A cost is formed in
+one of the ways of `Form`; with s = |x−y|² it is s, √s or s^{p/2} (`Function`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import triton.language as tl
 
 
 class Form(enum.IntEnum):
-    """How s, or the cost itself, comes about."""
+    """How s, or the cost itself, is formed."""
 
     DIFFERENCES = 0  # of few coordinates, unrolled; points (B, d, n)
     LOOP = 1  # of any number of coordinates; points (B, d, n)
@@ -39,10 +39,10 @@ MATRIX = tl.constexpr(int(Form.MATRIX))
 SQUARE = tl.constexpr(int(Function.SQUARE))
 ROOT = tl.constexpr(int(Function.ROOT))
 
-#: Points of products are padded to a multiple of this: the columns of a tile need no mask.
+#: Points of products are padded to a multiple of this, so that the columns of a tile need no mask.
 LONGEST = tl.constexpr(128)
 
-#: Up to so many coordinates are scaled before they are subtracted; their rounding grows with what a pair saves.
+#: Up to so many coordinates are scaled before they are subtracted. In more, their rounding would be too large.
 SCALED = tl.constexpr(4)
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -55,7 +55,7 @@ TINY = tl.constexpr(2.0**-126)
 
 @triton.jit
 def program_rows(row_counts, blocks, BM: tl.constexpr):
-    """The problem and the rows that this program owns."""
+    """The problem and the rows of this program."""
     block = tl.program_id(0)
     b = block // blocks
     first, lanes = (block % blocks) * BM, tl.arange(0, BM)
@@ -64,7 +64,7 @@ def program_rows(row_counts, blocks, BM: tl.constexpr):
 
 @triton.jit
 def program_columns(col_counts, b, BN: tl.constexpr):
-    """The part of the columns that this program goes through: from the first to before the last."""
+    """The columns that this program goes through: the first, and the end."""
     part, parts = tl.program_id(1), tl.num_programs(1)
     count = tl.load(col_counts + b)
     each = tl.cdiv(tl.cdiv(count, BN), parts) * BN
@@ -85,7 +85,7 @@ def sizes_of(n, m, d, FORM: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexp
 
 @triton.jit
 def ends(n, FORM: tl.constexpr):
-    """Where points, and what is added to their products, end."""
+    """The length of vectors that belong to points: padded for products."""
     if FORM >= HALVES:
         return tl.cdiv(n, LONGEST) * LONGEST
     else:
@@ -114,14 +114,14 @@ def base_two(eps):
 
 @triton.jit
 def entries(vector, places, OTHER: tl.constexpr):
-    """Those of a vector; ``OTHER`` where there are none."""
+    """The entries of a vector at these places, and ``OTHER`` where the mask is false."""
     first, lanes, mask = places
     return tl.load(vector + (first + lanes), mask=mask, other=OTHER)
 
 
 @triton.jit
 def padded_entries(vector, places):
-    """Those of a vector that ends with a tile."""
+    """The entries of a padded vector at these places."""
     return tl.load(vector + (places[0] + places[1]))
 
 
@@ -164,9 +164,9 @@ def begun(
     x, x_low, x_norm, y, y_low, y_norm, row_counts, col_counts, scales, n, m, d, blocks, batch_stride,
     FORM: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """What a program knows before it looks at its first column.
+    """What a program knows before its first column.
 
-    Its problem, rows, columns from the first to before the last, sizes, operands, their scale, and what it keeps.
+    The problem, the rows, the first column and the end, sizes, operands, their scale, and what it keeps of its rows.
     """
     b, rows = program_rows(row_counts, blocks, BM)
     first, last = program_columns(col_counts, b, BN)
@@ -187,7 +187,7 @@ def row_vectors(points, rows, stride, start, D: tl.constexpr):
 
 @triton.jit
 def column_vectors(points, cols, stride, start, D: tl.constexpr):
-    """The same transposed, of points that end with a tile: (D, columns)."""
+    """The same transposed, of padded points: (D, columns)."""
     first, lanes, _ = cols
     corner = points + tl.cast(first, tl.int64) * stride + start
     return tl.load(corner + (lanes[None, :] * stride + tl.arange(0, D)[:, None]))
@@ -214,7 +214,7 @@ def squares(
             s += difference * difference
     else:
         products = inner_products(own, operands, d, rows, cols, FORM, D, RESIDENT)
-        # What rounding makes negative is no distance.
+        # Rounding may make it negative, which no squared distance is.
         s = tl.maximum(products * scale + (own[0][:, None] + padded_entries(y_norm, cols)[None, :]), 0.0)
     return s
 
@@ -237,7 +237,7 @@ def kept_products(own, operands, cols, FORM: tl.constexpr, D: tl.constexpr):
     right = column_vectors(y, cols, D, 0, D)
     if FORM == HALVES:
         right_low = column_vectors(y_low, cols, D, 0, D)
-        # The small terms first: they are lost last.
+        # The small terms come first, so that less of them is lost.
         return tl.dot(own[1], right, tl.dot(own[1], right_low, tl.dot(own[2], right)))
     else:
         return tl.dot(own[1], right, input_precision="tf32")
@@ -296,7 +296,7 @@ def costs(
     own, operands, sizes, strides, scale, rows, cols,
     FORM: tl.constexpr, FUNCTION: tl.constexpr, POWER: tl.constexpr, D: tl.constexpr, RESIDENT: tl.constexpr,
 ):  # fmt: skip
-    """A tile of costs, (BM, BN); what it holds beyond the masks is finite."""
+    """A tile of costs, (BM, BN). Its entries beyond the masks are finite."""
     if FORM == MATRIX:
         row_stride, col_stride = strides
         corner = operands[0] + tl.cast(rows[0], tl.int64) * row_stride + tl.cast(cols[0], tl.int64) * col_stride
@@ -309,8 +309,8 @@ def costs(
 
 @triton.jit
 def exponents_of_costs(row_terms, scores, kappa, C):
-    """row_terms_i + scores_j − κ C_ij, (BM, BN), all in base 2; where κ = 0, for ε = ∞, also a cost of ∞ counts for
-    nothing."""
+    """row_terms_i + scores_j − κ C_ij, (BM, BN), all in base 2. Where κ = 0, for ε = ∞, costs count for nothing,
+    even those that are ∞."""
     free = row_terms[:, None] + scores[None, :]
     return tl.where(kappa > 0, free - kappa * C, free)
 
@@ -322,13 +322,13 @@ def exponents(
 ):  # fmt: skip
     """row_terms_i + scores_j − κ C_ij, (BM, BN), all in base 2."""
     if FORM >= HALVES:
-        # Norms join what belongs to a row or a column: a pair costs two operations, but for the products.
+        # Norms are added to the terms of rows and columns. A pair then costs two operations besides the products.
         products = inner_products(own, operands, sizes[2], rows, cols, FORM, D, RESIDENT)
         row_terms -= kappa * own[0]
         scores -= kappa * padded_entries(operands[5], cols)
         return (row_terms[:, None] + scores[None, :]) - (kappa * scale) * products
     elif FORM == DIFFERENCES and FUNCTION == SQUARE and D <= SCALED:
-        # Coordinates in units of √ε: each then costs a pair two operations, and nothing is left to multiply.
+        # Coordinates are in units of √ε. Each then costs a pair two operations, and no multiplication is left.
         root = tl.sqrt(kappa)
         others = coordinates(operands[3], sizes[1], cols, D)
         z = row_terms[:, None] + scores[None, :]

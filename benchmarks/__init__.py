@@ -1,0 +1,1 @@
+"""Measurements: each folder answers one question; README.md lists the commands."""

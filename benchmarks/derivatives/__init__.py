@@ -1,0 +1,1 @@
+"""The errors, times and memory of derivatives beside those of other libraries."""

@@ -1,0 +1,1 @@
+"""The fused kernels on a GPU, and what is built on them."""

@@ -1,0 +1,1 @@
+"""Entropic transport with an explicit cost matrix, beside other libraries."""

@@ -1,0 +1,1 @@
+"""The passes that solvers need, the library's and the rejected ones."""

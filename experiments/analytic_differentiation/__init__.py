@@ -1,0 +1,1 @@
+"""Toy generators that learn from implicit and unrolled derivatives."""

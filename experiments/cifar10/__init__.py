@@ -1,0 +1,1 @@
+"""Generators of colour images under a learned cost."""

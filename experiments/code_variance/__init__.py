@@ -1,0 +1,1 @@
+"""Which losses shrink codes in many dimensions."""

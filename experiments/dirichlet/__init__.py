@@ -1,0 +1,1 @@
+"""Codes on a simplex, whose digits gather at its vertices."""

@@ -1,0 +1,1 @@
+"""The convnets in whose features pictures are scored."""

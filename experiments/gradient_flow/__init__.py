@@ -1,0 +1,1 @@
+"""Three losses move a disc onto two moons."""

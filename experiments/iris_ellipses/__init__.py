@@ -1,0 +1,1 @@
+"""Three ellipsoids learn the three species of Iris."""

@@ -1,0 +1,1 @@
+"""The divergence of two clouds of a million points."""

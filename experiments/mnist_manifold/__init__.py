@@ -1,0 +1,1 @@
+"""The square of latents of a generator of digits."""

@@ -1,0 +1,1 @@
+"""A decoder that draws a digit and places it."""
