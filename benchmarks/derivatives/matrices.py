@@ -20,7 +20,7 @@ from benchmarks.derivatives.references import exact_matrix, iterated_plan, margi
 from benchmarks.frame.clock import deadline, say, seconds
 from benchmarks.frame.methods import Method, Prepared, named_like
 from benchmarks.frame.racing import quiet
-from benchmarks.frame.references import Exact
+from benchmarks.frame.references import PATIENT, Exact
 from benchmarks.frame.rows import Row, attempted
 
 #: Iterations that POT may put on its tape: a few GB at 200 × 200.
@@ -40,7 +40,7 @@ class Outcome:
 
 def implicit(C: Tensor, eps: float, tol: float) -> Outcome:
     C = C.clone().requires_grad_()
-    transport = sinkdiv.solve_matrix(C, eps=eps, tol=tol, max_passes=100_000)
+    transport = sinkdiv.solve_matrix(C, eps=eps, tol=tol, solver=PATIENT)
     value = transport.sharp
     (gradient,) = torch.autograd.grad(value, C)
     return Outcome(float(value), gradient, transport.plan().detach())
@@ -49,7 +49,7 @@ def implicit(C: Tensor, eps: float, tol: float) -> Outcome:
 def unrolled(C: Tensor, eps: float, iterations: float) -> Outcome:
     C, points = C.clone().requires_grad_(), [torch.zeros(size, 1, dtype=C.dtype) for size in C.shape]
     value = sinkdiv.transport_cost(
-        *points, eps=eps, cost=lambda x, y: C, value="sharp", derivative="unrolled", iterations=int(iterations)
+        *points, eps=eps, cost=lambda x, y: C, value="sharp", solver=sinkdiv.Unrolled(iterations=int(iterations))
     )
     (gradient,) = torch.autograd.grad(value, C)
     return Outcome(float(value), gradient, iterated_plan(C.detach(), eps, int(iterations)))

@@ -25,7 +25,7 @@ def implicit(x: Tensor, y: Tensor, blur: float) -> Tensor:
 
 
 def unrolled(x: Tensor, y: Tensor, blur: float) -> Tensor:
-    return sinkdiv.transport_cost(x, y, blur=blur, value="sharp", derivative="unrolled", iterations=ITERATIONS)
+    return sinkdiv.transport_cost(x, y, blur=blur, value="sharp", solver=sinkdiv.Unrolled(iterations=ITERATIONS))
 
 
 def pot(x: Tensor, y: Tensor, blur: float) -> Tensor:

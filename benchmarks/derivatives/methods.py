@@ -42,7 +42,7 @@ def sinkdiv_pair(name: str, tol: float = 1e-3, **options: Any) -> Pair:
 
 
 def unrolled_pair(iterations: int) -> Pair:
-    return sinkdiv_pair(f"unrolled, L = {iterations}", value="sharp", derivative="unrolled", iterations=iterations)
+    return sinkdiv_pair(f"unrolled, L = {iterations}", value="sharp", solver=sinkdiv.Unrolled(iterations=iterations))
 
 
 def pot_pair(value: str, gradient: str, tol: float = 1e-4) -> Pair:

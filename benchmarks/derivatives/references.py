@@ -14,7 +14,7 @@ from torch import Tensor
 
 import sinkdiv
 from benchmarks.frame.clock import say
-from benchmarks.frame.references import PASSES, Exact, cached
+from benchmarks.frame.references import PATIENT, Exact, cached
 from benchmarks.frame.workloads import Workload
 
 #: Pairs up to which the linear system is formed: a few float64 matrices.
@@ -24,7 +24,7 @@ DENSE_PAIRS = 4_000_000
 def exact_matrix(C: Tensor, eps: float, tol: float = 1e-13) -> Exact:
     """Entropic and sharp value of a cost matrix (n, m) in float64, uniform weights, with their derivatives in C."""
     n, m = C.shape
-    transport = sinkdiv.solve_matrix(C, eps=eps, tol=tol, max_passes=PASSES)
+    transport = sinkdiv.solve_matrix(C, eps=eps, tol=tol, solver=PATIENT)
     reduced = C - transport.f[:, None] - transport.g
     P = torch.exp(-reduced / eps) / (n * m)
     rows, columns = P.sum(1), P.sum(0)
@@ -75,7 +75,7 @@ def exact_points(workload: Workload, value: str, cache: Path | None) -> Exact:
 
 def streamed(x: Tensor, y: Tensor, eps: float, value: str, tol: float = 1e-9) -> Exact:
     x = x.requires_grad_()
-    transport = sinkdiv.solve(x, y, eps=eps, tol=tol, max_passes=PASSES)
+    transport = sinkdiv.solve(x, y, eps=eps, tol=tol, solver=PATIENT)
     number = transport.value if value == "entropic" else transport.sharp
     (gradient,) = torch.autograd.grad(number, x)
     return {
@@ -92,7 +92,7 @@ def exact_product(workload: Workload, v: Tensor, cache: Path | None) -> Exact:
 
     def value_and_gradient(at: Tensor) -> tuple[Tensor, Tensor]:
         at = at.requires_grad_()
-        value = sinkdiv.sinkhorn_divergence(at, y, blur=workload.blur, tol=tol, max_passes=PASSES)
+        value = sinkdiv.sinkhorn_divergence(at, y, blur=workload.blur, tol=tol, solver=PATIENT)
         return value.detach(), torch.autograd.grad(value, at)[0]
 
     def difference(h: float) -> Tensor:

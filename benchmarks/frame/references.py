@@ -17,8 +17,8 @@ from benchmarks.frame.methods import Answer
 from benchmarks.frame.workloads import Workload
 
 Exact = dict[str, Any]
-#: Passes that a reference may take.
-PASSES = 100_000
+#: Solves references, which may take many passes.
+PATIENT = sinkdiv.Auto(max_passes=100_000)
 
 
 def cached(cache: Path | None, workload: Workload, key: tuple[Any, ...], make: Callable[[], Exact]) -> Exact:
@@ -44,7 +44,7 @@ def divergence(workload: Workload, cache: Path | None, *, tol: float = 1e-8) -> 
         x = workload.x.double().requires_grad_()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the report says so where a reference did not converge
-            solved = sinkdiv.solve_divergence(x, workload.y.double(), blur=workload.blur, tol=tol, max_passes=PASSES)
+            solved = sinkdiv.solve_divergence(x, workload.y.double(), blur=workload.blur, tol=tol, solver=PATIENT)
         (gradient,) = torch.autograd.grad(solved.value.sum(), x)
         lower, upper = solved.bounds
         return {

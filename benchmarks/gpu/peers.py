@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,13 +38,13 @@ class Peer(Method):
     """
 
     potentials: Callable[[Workload, Any], Potentials]
-    options: dict[str, Any] = field(default_factory=dict)
-    """Of our solver."""
+    solver: sinkdiv.Auto | None = None
+    """Ours; None of other libraries."""
     on_cpu: bool = True
 
     @property
     def ours(self) -> bool:
-        return self.package == "sinkdiv"
+        return self.solver is not None
 
     def missing(self, workload: Workload) -> str:
         """Why it is not run, or nothing."""
@@ -65,18 +65,18 @@ def peers() -> list[Peer]:
 
 
 def ours_at(precision: str) -> Peer:
-    options: dict[str, Any] = {"precision": precision}
+    solver = sinkdiv.Auto(precision=precision)
 
     def potentials(workload: Workload, tol: float) -> Potentials:
-        solved = sinkdiv.solve(workload.x, workload.y, blur=workload.blur, tol=tol, **options)
+        solved = sinkdiv.solve(workload.x, workload.y, blur=workload.blur, tol=tol, solver=solver)
         return solved.f, solved.g
 
     def loss(x: Tensor, y: Tensor, blur: float, tol: float) -> Tensor:
-        return sinkdiv.sinkhorn_divergence(x, y, blur=blur, tol=tol, **options)
+        return sinkdiv.sinkhorn_divergence(x, y, blur=blur, tol=tol, solver=solver)
 
     return Peer(
         name=f"sinkdiv, {precision}", package="sinkdiv", settings=(TOL,), prepare=differentiated(loss),
-        potentials=potentials, options=options,
+        potentials=potentials, solver=solver,
     )  # fmt: skip
 
 

@@ -83,11 +83,8 @@ def referred(workload: Workload, exact_points: int, seconds: float) -> Reference
     dtype, tol = (torch.float64, EXACT_TOL) if n <= exact_points else (torch.float32, FLOAT32_TOL)
     x, y = workload.x.to(dtype), workload.y.to(dtype)
     ends = time.monotonic() + seconds
-    solved = quietly(
-        lambda: sinkdiv.solve_divergence(
-            x, y, blur=workload.blur, tol=tol, max_passes=20_000, callback=lambda _: time.monotonic() > ends
-        )
-    )
+    solver = sinkdiv.Auto(max_passes=20_000, callback=lambda _: time.monotonic() > ends)
+    solved = quietly(lambda: sinkdiv.solve_divergence(x, y, blur=workload.blur, tol=tol, solver=solver))
     rows = judged(n, x.device)
     eps = x.new_full((1, 1), 2 * workload.blur**2).double()
     parts = []
@@ -132,7 +129,7 @@ def reference_row(context: Context, workload: Workload) -> tuple[Reference | Non
 
 
 def blur_in(d: int) -> float:
-    """In many dimensions a larger one: distances of Gaussians spread in proportion to √d."""
+    """In many dimensions a larger one: typical distances grow like √d."""
     return 0.5 if d <= 64 else 2.0
 
 
@@ -162,7 +159,7 @@ def raced(context: Context, peer: Peer, workload: Workload, exact: Reference) ->
     }  # fmt: skip
     if found["marginal_error"] > TOL:
         found["note"] = "less accurate than asked: there was no time for more, or there is no more"
-    return found | (certificate(workload, exact, peer) if peer.ours else {})
+    return found | (certificate(workload, exact, peer.solver) if peer.solver else {})
 
 
 def least_effort(device: Device, peer: Peer, workload: Workload, ends: float) -> Row:
@@ -196,10 +193,11 @@ def tried(device: Device, peer: Peer, workload: Workload, effort: Any) -> Row:
     return {"effort": effort, "first_s": first, "potentials_s": again, "marginal_error": error}
 
 
-def certificate(workload: Workload, exact: Reference, peer: Peer) -> Row:
+def certificate(workload: Workload, exact: Reference, solver: sinkdiv.Auto) -> Row:
     """What our own solve says of itself, and whether its interval holds the reference."""
-    options: dict[str, Any] = {"blur": workload.blur, "tol": TOL} | peer.options
-    solved = quietly(lambda: sinkdiv.solve_divergence(workload.x, workload.y, **options))
+    solved = quietly(
+        lambda: sinkdiv.solve_divergence(workload.x, workload.y, blur=workload.blur, tol=TOL, solver=solver)
+    )
     terms = {"cross": solved.ab, "self x": solved.aa, "self y": solved.bb}
     said = {"converged": bool(solved.converged), "passes": {name: int(one.passes) for name, one in terms.items()}}
     if workload.pairs * workload.x.shape[-1] > MOST_CERTIFIED:
@@ -243,13 +241,13 @@ def our_step(workload: Workload) -> Callable[[], Any]:
 
 
 def our_tf32_step(workload: Workload) -> Callable[[], Any]:
-    options: dict[str, Any] = {"blur": workload.blur, "precision": "tf32"}
+    options: dict[str, Any] = {"blur": workload.blur, "solver": sinkdiv.Auto(precision="tf32")}
     return step_of(lambda x: sinkdiv.sinkhorn_divergence(x, workload.y, **options), workload)
 
 
 def untested_step(workload: Workload) -> Callable[[], Any]:
     """A fixed number of passes, without any test."""
-    options: dict[str, Any] = {"blur": workload.blur, "tol": None, "max_passes": GRAPH_PASSES}
+    options: dict[str, Any] = {"blur": workload.blur, "tol": None, "solver": sinkdiv.Auto(max_passes=GRAPH_PASSES)}
     return step_of(lambda x: sinkdiv.sinkhorn_divergence(x, workload.y, **options), workload)
 
 

@@ -10,11 +10,13 @@ import torch
 
 import sinkdiv
 from benchmarks.frame.methods import Method, Prepared
+from sinkdiv.solvers.choice import IterativeSolver
 
 #: The L1 marginal error that everybody is asked for, and the tolerances that are tried where a library's is of another
 #: norm.
 TOL = 1e-6
 TOLERANCES = (1e-6, 3e-7, 1e-7, 3e-8)
+SOLVERS = tuple(kind(max_passes=20_000) for kind in (sinkdiv.Auto, sinkdiv.Sinkhorn, sinkdiv.LBFGS, sinkdiv.Newton))
 
 Array = np.ndarray
 
@@ -42,15 +44,15 @@ def costs(kind: str, n: int, batch: tuple[int, ...] = ()) -> Array:
     return C / C.max((-2, -1), keepdims=True)
 
 
-def sinkdiv_method(name: str) -> Method:
+def sinkdiv_method(solver: IterativeSolver) -> Method:
     def prepare(problem: Problem, tol: float) -> Prepared:
         C = torch.tensor(problem.C)
         return Prepared(
-            lambda: sinkdiv.solve_matrix(C, eps=problem.eps, tol=tol, max_passes=20_000, method=name),
+            lambda: sinkdiv.solve_matrix(C, eps=problem.eps, tol=tol, solver=solver),
             lambda transport: transport.plan().numpy(),
         )
 
-    return Method(f"sinkdiv {name}", "sinkdiv", prepare, (TOL,))
+    return Method(f"sinkdiv {solver.name}", "sinkdiv", prepare, (TOL,))
 
 
 def regot_method(name: str, iterations: int) -> Method:
@@ -96,7 +98,7 @@ def ott_method() -> Method:
 
 
 METHODS = [
-    *(sinkdiv_method(name) for name in ("auto", "sinkhorn", "lbfgs", "newton")),
+    *map(sinkdiv_method, SOLVERS),
     *(pot_method(name) for name in ("sinkhorn", "sinkhorn_log", "sinkhorn_stabilized")),
     ott_method(),
     *(
@@ -116,7 +118,7 @@ def sinkdiv_gradient(problem: Problem) -> Prepared:
     C = torch.tensor(problem.C, requires_grad=True)
 
     def run() -> tuple[float, Array]:
-        value = sinkdiv.solve_matrix(C, eps=problem.eps, tol=TOL, max_passes=20_000).sharp
+        value = sinkdiv.solve_matrix(C, eps=problem.eps, tol=TOL, solver=SOLVERS[0]).sharp
         (gradient,) = torch.autograd.grad(value, C)
         return float(value), gradient.numpy()
 

@@ -22,6 +22,7 @@ from benchmarks.matrices.report import cell
 #: A method that takes longer than this once is not repeated, and not tried at smaller ε if it takes `LONGEST`.
 LONG, LONGEST = 3.0, 20.0
 KINDS = ("uniform", "cloud")
+REFERENCE = sinkdiv.Newton(max_passes=50_000)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def gradient(context: Context) -> Results:
     rows = []
     for problem in context.problems(context.n):
         C = torch.tensor(problem.C, requires_grad=True)
-        exact = sinkdiv.solve_matrix(C, eps=problem.eps, tol=1e-10, max_passes=50_000, method="newton").sharp
+        exact = sinkdiv.solve_matrix(C, eps=problem.eps, tol=1e-10, solver=REFERENCE).sharp
         (expected,) = torch.autograd.grad(exact, C)
         for method in GRADIENTS:
             rows.append(differentiated(method, problem, expected.numpy(), context.repetitions))
@@ -84,9 +85,7 @@ def solved(problems: list[Problem], methods: list[Method], repetitions: int) -> 
 def reference(problem: Problem) -> Array:
     """The sharp values of a solve to 1e-12."""
     with quiet():  # the assertion shows if it is not reached
-        t = sinkdiv.solve_matrix(
-            torch.tensor(problem.C), eps=problem.eps, tol=1e-12, max_passes=50_000, method="newton"
-        )
+        t = sinkdiv.solve_matrix(torch.tensor(problem.C), eps=problem.eps, tol=1e-12, solver=REFERENCE)
     assert float(t.marginal_error.max()) < 1e-10, "the reference is not exact"
     return t.sharp.numpy()
 

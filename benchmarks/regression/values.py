@@ -24,6 +24,8 @@ import torch
 
 #: Relative differences, in the largest norm, that count as rounding.
 ROUNDING = {"float64": 1e-9, "float32": 1e-4}
+#: They are relative to at least this: what is exactly 0 comes out as the difference of numbers near 1.
+LEAST = {"float64": 1e-6, "float32": 1e-3}
 #: A tensor of more numbers is kept as its sum, its norm and about so many of them.
 KEPT = 20_000
 
@@ -130,7 +132,7 @@ def difference(before: Any, after: Any) -> tuple[float, str]:
         return math.inf, "numbers that are infinite or NaN differ"
     largest = max((max(abs(first), abs(second)) for first, second in finite), default=0.0)
     apart = max((abs(first - second) for first, second in finite), default=0.0)
-    relative = apart / largest if largest > 0 else 0.0
+    relative = apart / max(largest, LEAST[before["dtype"]])
     return relative, "beyond rounding" if relative > ROUNDING[before["dtype"]] else ""
 
 

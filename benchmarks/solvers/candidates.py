@@ -31,7 +31,7 @@ class Point:
 
     def residual(self, problem: Problem) -> Tensor:
         """(updated − g)/ε, (m,), modulo constants; zero where there is no weight."""
-        r = torch.where(problem.b > 0, (self.updated - self.g) / problem.eps, 0.0)[0]
+        r = torch.where(problem.b > 0, (self.updated - self.g) / problem.eps[0], 0.0)[0]
         weights = metric(problem)
         return r - (weights * r).sum()
 
@@ -53,7 +53,7 @@ def evaluate(problem: Problem, g: Tensor, eps: Tensor, *, translate: bool = True
 
 def levels(problem: Problem) -> Iterator[Tensor]:
     """ε above the target, descending."""
-    count = math.ceil(math.log(max(1.0, float(problem.geometry.spread()) / problem.eps), 4))
+    count = math.ceil(math.log(max(1.0, float(problem.geometry.spread()) / problem.eps[0]), 4))
     for level in range(count, 0, -1):
         yield problem.eps_column() * 4.0**level
 
@@ -151,12 +151,12 @@ def lbfgs(problem: Problem, limits: Limits, depth: int = 8) -> History:
             g = reference.g + move
             continue
         if reference is not None:
-            s = (point.g - reference.g)[0] / problem.eps
+            s = (point.g - reference.g)[0] / problem.eps[0]
             y = reference.residual(problem) - point.residual(problem)
             if (weights * s * y).sum() > 1e-12 * (weights * y * y).sum():
                 pairs = [*pairs, (s - (weights * s).sum(), y)][-depth:]
         reference = point
-        move = problem.eps * _two_loops(point.residual(problem), pairs, weights)[None]
+        move = problem.eps[0] * _two_loops(point.residual(problem), pairs, weights)[None]
         g = point.g + move
     return history
 
@@ -225,7 +225,7 @@ def _newton_direction(problem: Problem, point: Point, budget: int) -> tuple[Tens
         alpha = (r * r).sum() / curvature
         x, last, r = x + alpha * p, r, r - alpha * image
         p = r + (r * r).sum() / (last * last).sum() * p
-    return problem.eps * inverse * x, spent
+    return problem.eps[0] * inverse * x, spent
 
 
 def gaussian_start(problem: Problem) -> Start:
@@ -233,7 +233,7 @@ def gaussian_start(problem: Problem) -> Start:
     x, y, d = problem.geometry.x[0], problem.geometry.y[0], problem.geometry.x.shape[2]  # type: ignore[attr-defined]
     means = problem.a[0] @ x, problem.b[0] @ y
     x, y, shift = x - means[0], y - means[1], means[0] - means[1]
-    identity, rate = torch.eye(d, dtype=x.dtype), 2 / problem.eps
+    identity, rate = torch.eye(d, dtype=x.dtype), 2 / problem.eps[0]
     precisions = [
         torch.linalg.inv((w[:, None] * z).T @ z + 1e-9 * identity) for w, z in ((problem.a[0], x), (problem.b[0], y))
     ]

@@ -33,7 +33,7 @@ class Case:
         x, y, a, b = (tensor.to(dtype)[None] for tensor in (self.x, self.y, self.a, self.b))
         same = self.y is self.x
         geometry = CloudGeometry(x, x if same else y, find_cost(self.cost))
-        return Problem(geometry, a, a if same and self.b is self.a else b, self.eps, self.rho)
+        return Problem(geometry, a, a if same and self.b is self.a else b, (self.eps,), self.rho)
 
 
 def cases(n: int = 500) -> list[Case]:

@@ -118,7 +118,7 @@ def of_every_kind(inputs: Inputs) -> dict[str, Pass]:
         "tangent_marginals": lambda: geometry.tangent_marginals(u, h, eps, dx, dy),
         "tangent_marginals, columns at rest": lambda: geometry.tangent_marginals(u, h, eps, dx, rest),
         "plan_gradient": lambda: geometry.gradients(u, h, eps, (True, False)),
-        "weighted_gradient": lambda: geometry.weighted_gradient(u, h, eps, s, t, 0),
+        "weighted_gradient": lambda: geometry.weighted_gradients(u, h, eps, s, t, (True, False)),
         "gradient_tangent": lambda: geometry.gradient_tangent(u, h, eps, s, t, dx, dy, 0),
         "gradient_tangent, columns at rest": lambda: geometry.gradient_tangent(u, h, eps, s, t, dx, rest, 0),
     }

@@ -14,21 +14,22 @@ from torch import Tensor, nn
 
 from benchmarks.frame.book import Section
 from benchmarks.frame.rows import Row
-from sinkdiv.generative.autoencoder import Autoencoder
 from sinkdiv.generative.config import AutoencoderConfig
-from sinkdiv.generative.data import load_images
-from sinkdiv.generative.generator_loss import GeneratorLoss
-from sinkdiv.generative.matching import (
-    EnergyMatching,
-    HungarianMatching,
-    Matching,
-    MMDMatching,
-    SinkhornMatching,
-    SlicedMatching,
+from sinkdiv.generative.data import Images, load_images
+from sinkdiv.generative.generator_loss import GeneratorLoss, GeneratorLossSettings
+from sinkdiv.generative.latent_losses import (
+    EnergyLoss,
+    HungarianLoss,
+    LatentLoss,
+    LatentSinkhornSettings,
+    MMDLoss,
+    SinkhornLoss,
+    SlicedLoss,
 )
+from sinkdiv.generative.models import Autoencoder
 from sinkdiv.generative.networks.perceptron import mlp
-from sinkdiv.generative.opening import autoencoder_settings
 from sinkdiv.generative.seeds import Stream, generator
+from sinkdiv.generative.settings import settle
 
 DEFAULT, ROUNDED = "default: debiased entropic", "debiased sharp, rounded"
 # P19's regularisation is that of the sphere.
@@ -52,20 +53,20 @@ IN_LONG_STEPS = (DEFAULT, "P19 v1: sharp, 50 unrolled", f"P19 v3: {ROUNDED}")
 G18_EPS = 1.0
 
 
-def as_trained(**options: Any) -> Matching:
-    loss = GeneratorLoss(G18_EPS, **options)
+def as_trained(**chosen: Any) -> LatentLoss:
+    loss = GeneratorLoss(GeneratorLossSettings(eps=G18_EPS, **chosen))
     return lambda samples, data, _: loss(samples, data)
 
 
-G18_LOSSES: dict[str, Matching] = {
+G18_LOSSES: dict[str, LatentLoss] = {
     "default: debiased sharp, implicit": as_trained(),
     "debiased entropic": as_trained(value="entropic"),
     "G18: debiased sharp, 10 unrolled": as_trained(derivative="unrolled", iterations=10),
-    ROUNDED: SinkhornMatching(G18_EPS, value="sharp", rounding=True),
-    "Hungarian": HungarianMatching(),
-    "MMD": MMDMatching(100.0),
-    "energy distance": EnergyMatching(),
-    "sliced": SlicedMatching(),
+    ROUNDED: SinkhornLoss(LatentSinkhornSettings(eps=G18_EPS, value="sharp", rounding=True)),
+    "Hungarian": HungarianLoss(),
+    "MMD": MMDLoss(100.0),
+    "energy distance": EnergyLoss(),
+    "sliced": SlicedLoss(),
 }
 STEP_SETTINGS = {"lr": 1e-3, "fused": True}
 
@@ -96,21 +97,19 @@ class Context:
 Step = Callable[[int], tuple[float, float]]
 
 
-def autoencoder_step(settings: dict[str, Any], images: Tensor, shape: tuple[int, ...]) -> Step:
-    given = {"data": "mnist-5k", "prior": "sphere", "batch_size": 128} | settings
-    chosen = autoencoder_settings(given, shape)
-    model = Autoencoder(AutoencoderConfig(**chosen, data_fingerprint="", image_shape=shape))
+def autoencoder_step(chosen: dict[str, Any], images: Images) -> Step:
+    model = Autoencoder(settle(AutoencoderConfig, {"prior": "sphere", "batch_size": 128} | chosen, images))
     optimizer = torch.optim.Adam(model.parameters(), **STEP_SETTINGS)
 
     def step(number: int) -> tuple[float, float]:
-        rows = torch.randint(len(images), (128,), generator=generator(0, Stream.ORDER, number))
+        rows = torch.randint(len(images.train), (128,), generator=generator(0, Stream.ORDER, number))
         begin = time.process_time()
         optimizer.zero_grad()
-        batch = images[rows]
+        batch = images.train[rows]
         outputs = model.encoder(batch)
         ends = outputs.detach().requires_grad_()
         loss_begin = time.process_time()
-        _, latent = model.method.train(ends, lambda stream: generator(0, stream, number))
+        _, latent = model.method.codes_and_loss(ends, lambda stream: generator(0, stream, number))
         (model.config.beta * latent).backward()
         loss_seconds = time.process_time() - loss_begin
         reconstruction = model.reconstruction_loss(model.method.encode(outputs), batch)
@@ -121,7 +120,7 @@ def autoencoder_step(settings: dict[str, Any], images: Tensor, shape: tuple[int,
     return step
 
 
-def generator_step(matching: Matching, images: Tensor) -> Step:
+def generator_step(loss: LatentLoss, images: Tensor) -> Step:
     torch.manual_seed(0)
     network = nn.Sequential(mlp([2, 500, 500, images.shape[1]]), nn.Sigmoid())
     optimizer = torch.optim.Adam(network.parameters(), **STEP_SETTINGS)
@@ -134,7 +133,7 @@ def generator_step(matching: Matching, images: Tensor) -> Step:
         made = network(torch.rand(200, 2, generator=source))
         ends = made.detach().requires_grad_()
         loss_begin = time.process_time()
-        matching(ends, data, source).backward()
+        loss(ends, data, source).backward()
         loss_seconds = time.process_time() - loss_begin
         made.backward(ends.grad)
         optimizer.step()
@@ -158,17 +157,16 @@ def in_turns(steps: dict[str, Step], warm_up: int, count: int) -> list[Row]:
 def perceptron(context: Context) -> dict[str, Any]:
     images = load_images("mnist-5k")
     common = {"hidden": (512, 512), "latent_dim": 10}
-    steps = {
-        name: autoencoder_step(common | settings, images.train, images.shape) for name, settings in P19_LOSSES.items()
-    }
+    steps = {name: autoencoder_step(common | chosen, images) for name, chosen in P19_LOSSES.items()}
     return {"rows": in_turns(steps, context.sizes.warm_up, context.sizes.steps)}
 
 
 def convolutional(context: Context) -> dict[str, Any]:
     sizes, shape = context.sizes, (3, 32, 32)
-    images = torch.rand(1000, math.prod(shape), generator=generator(0, Stream.SPLIT))
+    pixels = torch.rand(1000, math.prod(shape), generator=generator(0, Stream.SPLIT))
+    images = Images("noise", shape, pixels, pixels[:0], None, None, "")
     common = {"network": "conv", "hidden": sizes.widths, "latent_dim": 64, "beta": 10.0}
-    steps = {name: autoencoder_step(common | P19_LOSSES[name], images, shape) for name in IN_LONG_STEPS}
+    steps = {name: autoencoder_step(common | P19_LOSSES[name], images) for name in IN_LONG_STEPS}
     widths = "-".join(map(str, sizes.widths))
     title = f"P19, CIFAR-10's size: WAE's convolutions, {widths} channels, 128 images of 3 × 32 × 32, S⁶³"
     return {"title": title, "rows": in_turns(steps, 1, sizes.convolutional_steps)}
@@ -176,7 +174,7 @@ def convolutional(context: Context) -> dict[str, Any]:
 
 def generated(context: Context) -> dict[str, Any]:
     images = load_images("mnist-5k").train
-    steps = {name: generator_step(matching, images) for name, matching in G18_LOSSES.items()}
+    steps = {name: generator_step(loss, images) for name, loss in G18_LOSSES.items()}
     return {"rows": in_turns(steps, context.sizes.warm_up, context.sizes.steps)}
 
 

@@ -22,12 +22,13 @@ from experiments.analytic_differentiation.targets import TARGETS
 from experiments.frame.runs import Record, show
 
 EPS, LATENT, LEARNING_RATE = 0.5, 5, 1e-3
+UNROLLED = sinkdiv.Unrolled(iterations=10)
 #: The final figure is the mean over so many fresh samples.
 DRAWS = 5
 
 METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "implicit": lambda x, y: sinkdiv.transport_cost(x, y, eps=EPS, value="sharp", derivative="implicit"),
-    "unrolled": lambda x, y: sinkdiv.transport_cost(x, y, eps=EPS, value="sharp", derivative="unrolled", iterations=10),
+    "unrolled": lambda x, y: sinkdiv.transport_cost(x, y, eps=EPS, value="sharp", solver=UNROLLED),
     "debiased": lambda x, y: sinkdiv.sinkhorn_divergence(x, y, eps=EPS, value="sharp", derivative="implicit"),
 }
 

@@ -13,7 +13,7 @@ from experiments.analytic_differentiation.generator import METHODS
 from experiments.analytic_differentiation.targets import TARGETS
 from experiments.frame import figures
 from experiments.frame.runs import Record
-from experiments.frame.tables import conditions, least_seed, seeds, spread, table, write_page
+from experiments.frame.tables import averaged, conditions, least_seed, seeds, table, write_page
 
 COLOURS = {"implicit": "#0f766e", "unrolled": "#c2410c", "debiased": "#1d4ed8"}
 
@@ -46,7 +46,10 @@ def cells(own: list[Record], methods: list[str]) -> list[str]:
     found = [own[0]["target"], f"{statistics.mean(record['w2_target'] for record in own):.3f}"]
     for method in methods:
         mine = [record for record in own if record["method"] == method]
-        found += [spread([record["w2"] for record in mine], 3), spread([record["seconds"] for record in mine], 0)]
+        found += [
+            averaged([record["w2"] for record in mine], 3),
+            averaged([record["seconds"] for record in mine], 0),
+        ]
     return [*found, seeds(own)]
 
 

@@ -26,15 +26,15 @@ from experiments.cifar10.report import PUBLISHED, write_report
 from experiments.frame import command
 from experiments.frame.runs import Record, carried_out
 from experiments.frame.training import trained
-from sinkdiv.generative.config import ACCELERATORS, GeneratorConfig
+from sinkdiv.generative.config import GeneratorConfig
+from sinkdiv.generative.config.run import ACCELERATORS
 from sinkdiv.generative.critic import features
+from sinkdiv.generative.failures import TrainingFailure
 from sinkdiv.generative.files import replacing
-from sinkdiv.generative.generator import SinkhornGenerator
-from sinkdiv.generative.opening import load_run_images
-from sinkdiv.generative.processes import gpu_count, uses_gpu
-from sinkdiv.generative.runs import RunFolder, load_run
+from sinkdiv.generative.launcher import gpu_count, uses_gpu
+from sinkdiv.generative.models import SinkhornGenerator
+from sinkdiv.generative.runs import RunFolder, load_run, load_run_images
 from sinkdiv.generative.seeds import Stream
-from sinkdiv.generative.watch import TrainingFailure
 
 COMPARED = 200
 

@@ -11,8 +11,8 @@ import torch
 
 from experiments.frame.runs import Record
 from experiments.frame.tables import conditions, load, table, write_page
-from sinkdiv.generative import figures
 from sinkdiv.generative.files import write_image
+from sinkdiv.generative.report import figures
 from sinkdiv.generative.runs import RunFolder, load_run
 from sinkdiv.generative.seeds import Stream
 

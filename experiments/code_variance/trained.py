@@ -22,12 +22,11 @@ from experiments.frame import command
 from experiments.frame.runs import Record, carried_out
 from experiments.frame.tables import table, write_page
 from experiments.frame.training import trained
-from sinkdiv.generative import figures
-from sinkdiv.generative.autoencoder import Autoencoder
 from sinkdiv.generative.config import AutoencoderConfig
 from sinkdiv.generative.files import write_image
-from sinkdiv.generative.opening import load_run_images
-from sinkdiv.generative.runs import RunFolder, load_run
+from sinkdiv.generative.models import Autoencoder
+from sinkdiv.generative.report import figures
+from sinkdiv.generative.runs import RunFolder, load_run, load_run_images
 from sinkdiv.generative.seeds import Stream
 
 DIMENSION = 64

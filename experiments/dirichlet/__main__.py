@@ -25,11 +25,10 @@ from experiments.frame import command
 from experiments.frame.runs import Record, carried_out
 from experiments.frame.scores import certified, votes
 from experiments.frame.training import trained
-from sinkdiv.generative.autoencoder import Autoencoder
 from sinkdiv.generative.config import AutoencoderConfig
 from sinkdiv.generative.data import Images
-from sinkdiv.generative.opening import load_run_images
-from sinkdiv.generative.runs import load_run
+from sinkdiv.generative.models import Autoencoder
+from sinkdiv.generative.runs import load_run, load_run_images
 from sinkdiv.generative.seeds import Stream
 
 ROWS = {

@@ -13,8 +13,8 @@ from torch import Tensor
 from experiments.frame import figures
 from experiments.frame.runs import Record
 from experiments.frame.scores import shown_interval
-from experiments.frame.tables import conditions, least_seed, seeds, spread, table, write_page
-from sinkdiv.generative.autoencoder import Autoencoder
+from experiments.frame.tables import averaged, conditions, least_seed, seeds, table, write_page
+from sinkdiv.generative.models import Autoencoder
 from sinkdiv.generative.runs import RunFolder, load_run
 from sinkdiv.generative.seeds import Stream
 
@@ -68,13 +68,13 @@ def cells(own: list[Record]) -> list[str]:
     scores = [record["scores"] for record in own]
     nats = [record["metrics"]["scores"]["model"]["reconstruction_nats_per_image"] for record in own]
     return [
-        own[0]["data"], title(own[0]), spread(nats, 1),
-        spread([1000 * each["divergence"]["value"] for each in scores], 2),
+        own[0]["data"], title(own[0]), averaged(nats, 1),
+        averaged([1000 * each["divergence"]["value"] for each in scores], 2),
         shown_interval(scores[0]["divergence"]),
-        spread([1000 * each["divergence_of_draws"]["value"] for each in scores], 2),
-        spread([each["largest"] for each in scores], 3), spread([each["largest_of_draws"] for each in scores], 3),
-        spread([each["purity"] for each in scores], 3), spread([each["information"] for each in scores], 3),
-        spread([each["votes"] for each in scores], 3), seeds(own),
+        averaged([1000 * each["divergence_of_draws"]["value"] for each in scores], 2),
+        averaged([each["largest"] for each in scores], 3), averaged([each["largest_of_draws"] for each in scores], 3),
+        averaged([each["purity"] for each in scores], 3), averaged([each["information"] for each in scores], 3),
+        averaged([each["votes"] for each in scores], 3), seeds(own),
     ]  # fmt: skip
 
 

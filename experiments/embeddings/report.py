@@ -15,7 +15,7 @@ from sklearn.manifold import TSNE
 from experiments.frame import figures
 from experiments.frame.runs import Record
 from experiments.frame.scores import shown_interval
-from experiments.frame.tables import conditions, least_seed, seeds, spread, table, write_page
+from experiments.frame.tables import averaged, conditions, least_seed, seeds, table, write_page
 
 NUMBERS = (("trustworthiness", 3), ("continuity", 3), ("kept", 3), ("votes", 3))
 
@@ -51,21 +51,21 @@ def lines(records: list[Record], titles: dict[str, str]) -> Iterator[str]:
 
 
 def rows(records: list[Record], title: str) -> Iterator[list[str]]:
-    seconds = spread([record["training_seconds"] for record in records], 0)
+    seconds = averaged([record["training_seconds"] for record in records], 0)
     title = f"{title}, ε = {records[0]['eps']:g}"
     for stage, name in (("before", "untrained"), ("after", "trained")):
         found = [record[stage] for record in records]
-        numbers = [spread([each[key] for each in found if key in each], digits) for key, digits in NUMBERS]
+        numbers = [averaged([each[key] for each in found if key in each], digits) for key, digits in NUMBERS]
         spent = seconds if stage == "after" else "–"
         yield [title, name, *value_and_interval(found, "divergence"), *numbers, spent, seeds(records)]
     found = [record["after"] for record in records]
-    known = spread([each["votes_of_pixels"] for each in found if "votes_of_pixels" in each], 3)
+    known = averaged([each["votes_of_pixels"] for each in found if "votes_of_pixels" in each], 3)
     yield [title, "draws", *value_and_interval(found, "divergence_of_draws"), *"–––", known, "–", seeds(records)]
 
 
 def value_and_interval(found: list[Any], key: str) -> tuple[str, str]:
     """The mean value, and the interval at the least seed."""
-    return spread([1000 * each[key]["value"] for each in found], 2), shown_interval(found[0][key])
+    return averaged([1000 * each[key]["value"] for each in found], 2), shown_interval(found[0][key])
 
 
 def plane(codes: np.ndarray) -> np.ndarray:

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from experiments.frame.runs import say
-from sinkdiv.generative import classifier
-from sinkdiv.generative.classifier import Classifier
 from sinkdiv.generative.data import EpochBatches, Images, load_images
+from sinkdiv.generative.features import classifier
+from sinkdiv.generative.features.classifier import Classifier
 from sinkdiv.generative.files import replacing, write_json
 
 NAMES = ("mnist", "fashion-mnist")

@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sinkdiv.generative import figures
 from sinkdiv.generative.files import replacing
+from sinkdiv.generative.report.figures import grid
 
 
 def empty(width: float, height: float) -> Figure:
@@ -31,6 +31,6 @@ def save(figure: Figure, path: Path, dpi: int = 80) -> None:
 @torch.no_grad()
 def show_images(axes: Any, title: str, images: Tensor, shape: tuple[int, ...], columns: int) -> None:
     """A grid of images (n, pixels) under a title."""
-    axes.imshow(figures.grid(images, shape, columns))
+    axes.imshow(grid(images, shape, columns))
     axes.set_title(title, fontsize=9, loc="left")
     axes.set_axis_off()

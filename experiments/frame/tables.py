@@ -11,7 +11,7 @@ from benchmarks.frame.tables import page, table
 from experiments.frame.runs import Record
 from sinkdiv.generative.files import write_text
 
-__all__ = ["conditions", "least_seed", "load", "seeds", "spread", "table", "write_page"]
+__all__ = ["averaged", "conditions", "least_seed", "load", "seeds", "table", "write_page"]
 
 
 def write_page(file: Path, title: str, lines: Iterable[str]) -> None:
@@ -19,7 +19,7 @@ def write_page(file: Path, title: str, lines: Iterable[str]) -> None:
     write_text(file, page(title, "", [lines]))
 
 
-def spread(figures: Sequence[float], digits: int) -> str:
+def averaged(figures: Sequence[float], digits: int) -> str:
     """mean ± standard deviation; a dash for no figures."""
     if not figures:
         return "–"

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from sinkdiv.generative import opening, training
 from sinkdiv.generative.config import RunConfig
-from sinkdiv.generative.runs import RunFolder
+from sinkdiv.generative.runs import RunFolder, resumed_config
+from sinkdiv.generative.training import resume, start, train
 
 
 def trained(root: Path, kind: type[RunConfig], given: dict[str, Any]) -> RunFolder:
@@ -21,12 +21,12 @@ def trained(root: Path, kind: type[RunConfig], given: dict[str, Any]) -> RunFold
     """
     run = RunFolder(root)
     if run.exists():
-        config = opening.continued_config(run, kind, given)
-        if opening.is_finished(run, config):
+        config = resumed_config(run, kind, given)
+        if run.is_finished(config):
             return run
-        images = opening.reopen(run, config)
+        training = resume(run, config)
     else:
-        config, images = opening.new_run(run, kind, given)
-    if training.train(run, config, images, Console(stderr=True))["interrupted"]:
+        training = start(run, kind, given)
+    if train(training, Console(stderr=True))["interrupted"]:
         raise KeyboardInterrupt
     return run

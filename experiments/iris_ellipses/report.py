@@ -12,7 +12,7 @@ from torch import Tensor
 
 from experiments.frame import figures
 from experiments.frame.runs import Record
-from experiments.frame.tables import conditions, seeds, spread, table, write_page
+from experiments.frame.tables import averaged, conditions, seeds, table, write_page
 from experiments.iris_ellipses.flowers import flowers
 from experiments.iris_ellipses.training import ITERATIONS, LATENTS, LEARNING_RATE, OURS, PAPER
 
@@ -44,12 +44,12 @@ def lines(found: list[Record]) -> Iterator[str]:
 
 def cells(own: list[Record], kind: tuple[str, float, str]) -> list[str]:
     cost, eps, derivative = kind
-    inside = " / ".join(spread([record["inside"][k] for record in own], 0) for k in range(3))
+    inside = " / ".join(averaged([record["inside"][k] for record in own], 0) for k in range(3))
     return [
         "|x−y|²" if cost == "sqeuclidean" else "|x−y|", "∞ (MMD)" if math.isinf(eps) else f"{eps:g}",
         "unrolled" if derivative == "unrolled" else "exact", inside, PAPER.get(kind, "–"),
-        spread([record["in_any"] for record in own], 0), spread([record["in_several"] for record in own], 0),
-        unfinished(own), spread([record["seconds"] for record in own], 0), seeds(own),
+        averaged([record["in_any"] for record in own], 0), averaged([record["in_several"] for record in own], 0),
+        unfinished(own), averaged([record["seconds"] for record in own], 0), seeds(own),
     ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import sinkdiv
 from experiments.frame.runs import Record
 from experiments.iris_ellipses.ellipsoids import Ellipsoids, counts_by_class
 from experiments.iris_ellipses.flowers import flowers
-from sinkdiv.generative.generator_loss import GeneratorLoss
+from sinkdiv.generative.generator_loss import GeneratorLoss, GeneratorLossSettings
 
 LATENTS, ITERATIONS, LEARNING_RATE = 200, 20, 0.05
 #: (cost, ε, derivative) → what G18's table says.
@@ -54,8 +54,9 @@ def train(run: Run) -> Record:
     numbers = torch.Generator().manual_seed(run.seed)
     first = int(torch.randint(len(points), (1,), generator=numbers))
     ellipsoids = Ellipsoids(apart(points, first), radius=0.5)
-    unrolled = run.derivative == "unrolled"
-    loss_of = GeneratorLoss(run.eps, run.cost, derivative=run.derivative, iterations=ITERATIONS if unrolled else None)
+    iterations = ITERATIONS if run.derivative == "unrolled" else 0
+    settings = GeneratorLossSettings(cost=run.cost, eps=run.eps, derivative=run.derivative, iterations=iterations)
+    loss_of = GeneratorLoss(settings)
     optimiser = torch.optim.Adam(ellipsoids.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / run.steps)
     losses = []

@@ -58,7 +58,8 @@ def measure(run: Run) -> Record:
     x.requires_grad_()
     before = memory(run)
     begin = time.perf_counter()
-    solved = sinkdiv.solve_divergence(x, y, blur=run.blur, tol=run.tol, progress=sys.stderr.isatty())
+    solver = sinkdiv.Auto(progress=sys.stderr.isatty())
+    solved = sinkdiv.solve_divergence(x, y, blur=run.blur, tol=run.tol, solver=solver)
     (gradient,) = torch.autograd.grad(solved.value, x)
     found: Record = {
         "value": float(solved.value.detach()),

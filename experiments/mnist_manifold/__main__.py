@@ -30,14 +30,15 @@ from experiments.frame.runs import Record, carried_out
 from experiments.mnist_manifold.report import write_report
 from sinkdiv.generative.config import GeneratorConfig
 from sinkdiv.generative.data import Images, load_images, training_loader
+from sinkdiv.generative.failures import FailureDetector, TrainingFailure
 from sinkdiv.generative.features import features_for
 from sinkdiv.generative.files import replacing
-from sinkdiv.generative.generator import SinkhornGenerator
+from sinkdiv.generative.models import SinkhornGenerator
+from sinkdiv.generative.report.sections import SQUARE_SIDE, square
 from sinkdiv.generative.scores.frechet import frechet_distance
 from sinkdiv.generative.seeds import Stream, generator
-from sinkdiv.generative.showing import SQUARE_SIDE, square
-from sinkdiv.generative.watch import TrainingFailure, Watch
-from sinkdiv.generative.watch import spread as squared_spread
+from sinkdiv.generative.settings import settle
+from sinkdiv.generative.training import draw_samples
 
 COMPARED = 2000
 
@@ -71,21 +72,21 @@ def planned(options: argparse.Namespace) -> list[Run]:
 
 
 def configuration(images: Images, run: Run) -> GeneratorConfig:
-    return GeneratorConfig(
-        data=images.name, data_fingerprint=images.fingerprint, image_shape=images.shape, binarize=False,
-        batch_size=run.batch_size, lr=1e-3, max_epochs=math.ceil(run.steps * run.batch_size / len(images.train)),
-        seed=run.seed, prior="uniform", latent_dim=2, network="mlp", hidden=(500, 500), eps=run.eps, value="sharp",
-        derivative="auto" if run.iterations is None else "unrolled", iterations=run.iterations or 0,
-    )  # fmt: skip
+    chosen = {
+        "data": images.name, "batch_size": run.batch_size, "lr": 1e-3, "seed": run.seed,
+        "max_epochs": math.ceil(run.steps * run.batch_size / len(images.train)),
+        "prior": "uniform", "latent_dim": 2, "network": "mlp", "hidden": (500, 500), "eps": run.eps, "value": "sharp",
+    }  # fmt: skip
+    if run.iterations is not None:
+        chosen |= {"derivative": "unrolled", "iterations": run.iterations}
+    return settle(GeneratorConfig, chosen, images)
 
 
 def train(images: Images, folder: Path, run: Run) -> Record:
     model = SinkhornGenerator(configuration(images, run), run.steps)
-    watch = Watch(
-        lambda module, step: module.draw(64, Stream.EVALUATION, step), squared_spread(images.train), grace=500
-    )
+    failures = FailureDetector(draw_samples, images.mean_squared_distance, grace=500)
     trainer = Trainer(
-        accelerator="cpu", max_steps=run.steps, max_epochs=-1, callbacks=[watch], logger=False,
+        accelerator="cpu", max_steps=run.steps, max_epochs=-1, callbacks=[failures], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     failure, begin = None, time.perf_counter()

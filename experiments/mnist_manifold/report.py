@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.frame.runs import Record
-from experiments.frame.tables import conditions, load, spread, table, write_page
+from experiments.frame.tables import averaged, conditions, load, table, write_page
 
 
 def write_report(found: list[Record], folder: Path, compared: int) -> None:
@@ -36,7 +36,7 @@ def cells(own: list[Record]) -> list[str]:
     keys = (
         ("energy_x1000", 1), ("fid", 1), ("not_converged", 0), ("milliseconds_a_step", 0), ("training_seconds", 0)
     )  # fmt: skip
-    figures = [spread([record[key] for record in own], digits) for key, digits in keys]
+    figures = [averaged([record[key] for record in own], digits) for key, digits in keys]
     failures = "; ".join(record["failure"] for record in own if record["failure"]) or "none"
     return [f"{eps:g}", str(iterations) if iterations else "exact", str(batch), *figures, failures]
 

@@ -23,11 +23,11 @@ from experiments.frame.training import trained
 from experiments.probabilistic_program import canvases
 from experiments.probabilistic_program.report import write_report
 from experiments.probabilistic_program.scores import score
-from sinkdiv.generative.autoencoder import Autoencoder
 from sinkdiv.generative.config import AutoencoderConfig
+from sinkdiv.generative.models import Autoencoder
 from sinkdiv.generative.runs import load_run
 
-# The unit sphere's default ε (a quarter of its spread) and P19's weight, for both terms.
+# The unit sphere's default ε (a quarter of the mean |z−z'|² of two draws) and P19's weight, for both terms.
 SHARED = {
     "prior": "sphere@10*normal@3", "latent_dim": 13, "hidden": (400, 400), "likelihood": "bernoulli",
     "eps": 0.5, "beta": 100.0,
@@ -43,9 +43,9 @@ class Row:
 
 
 ROWS = {
-    "program": Row("program", {"network": "placed"}),
+    "program": Row("program", {"network": "spatial-transformer"}),
     "perceptrons": Row("perceptrons, same prior", {"network": "mlp"}),
-    "no-latent-loss": Row("program, no latent loss", {"network": "placed", "method": "ae"}),
+    "no-latent-loss": Row("program, no latent loss", {"network": "spatial-transformer", "method": "ae"}),
 }
 
 

@@ -2,7 +2,8 @@
 
     python -m experiments.probabilistic_program.canvases --out canvases.npz
 
-writes what `sinkdiv train autoencoder --network placed --data canvases.npz` reads, and where each digit lies.
+writes what `sinkdiv train autoencoder --network spatial-transformer --data canvases.npz` reads, and where each digit
+lies.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from sinkdiv.generative.data import load_images
 from sinkdiv.generative.files import replacing
-from sinkdiv.generative.networks.placed import SQUARE, WHERE, place, placement
+from sinkdiv.generative.networks.spatial_transformer import SQUARE, WHERE, place, placement
 
 SIDE = 50
 SALT = 0.02
@@ -30,7 +31,7 @@ class Canvases:
     """Images and what is known of them.
 
     `images` and `clean`, without the salt, are (n, SIDE²) in steps of 1/255; `labels` (n,); `where` (n, 3) are the
-    standard normal numbers of size, right and down (see `placed.placement`).
+    standard normal numbers of size, right and down (see `spatial_transformer.placement`).
     """
 
     images: Tensor

@@ -13,10 +13,10 @@ from torch import Tensor
 from experiments.frame import figures
 from experiments.frame.runs import Record
 from experiments.frame.scores import shown_interval
-from experiments.frame.tables import conditions, least_seed, seeds, spread, table, write_page
+from experiments.frame.tables import averaged, conditions, least_seed, seeds, table, write_page
 from experiments.probabilistic_program.canvases import SALT, SIDE, of
 from experiments.probabilistic_program.scores import PARTS, PLACES
-from sinkdiv.generative.autoencoder import Autoencoder
+from sinkdiv.generative.models import Autoencoder
 from sinkdiv.generative.runs import RunFolder, load_run
 from sinkdiv.generative.seeds import Stream
 
@@ -92,7 +92,7 @@ def divergence(scores: list[dict[str, Any]], part: str, key: str) -> tuple[str, 
 
 
 def over(scores: list[dict[str, Any]], figure: Callable[[dict[str, Any]], float], digits: int) -> str:
-    return spread([figure(score) for score in scores], digits)
+    return averaged([figure(score) for score in scores], digits)
 
 
 def settings(records: list[Record]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments.frame.scores import certified, votes
 from experiments.probabilistic_program.canvases import SALT, Canvases
-from sinkdiv.generative.autoencoder import Autoencoder, bernoulli_nats
+from sinkdiv.generative.models.autoencoder import Autoencoder, bernoulli_nats
 from sinkdiv.generative.seeds import Stream
 
 #: The coordinates of a code that should say what is on the canvas, and those that should say where.

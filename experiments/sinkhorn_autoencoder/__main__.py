@@ -21,8 +21,8 @@ from experiments.frame.runs import Record, carried_out
 from experiments.frame.training import trained
 from experiments.sinkhorn_autoencoder.report import write_report
 from experiments.sinkhorn_autoencoder.rows import DATA, ROWS
-from sinkdiv.generative import finishing
 from sinkdiv.generative.config import AutoencoderConfig
+from sinkdiv.generative.results import evaluate
 from sinkdiv.generative.runs import RunFolder
 
 
@@ -57,7 +57,7 @@ def train(folder: Path, run: Run) -> Record:
 
 def score_again(folder: Path, run: Run) -> Record:
     finished = RunFolder(folder / run.name)
-    finishing.evaluate(finished)
+    evaluate(finished)
     return {"metrics": finished.load_metrics() or {}}
 
 

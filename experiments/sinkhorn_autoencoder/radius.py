@@ -15,11 +15,10 @@ import torch
 
 from experiments.frame import command
 from experiments.frame.tables import table, write_page
-from sinkdiv.generative.autoencoder import Autoencoder
 from sinkdiv.generative.data import Images
 from sinkdiv.generative.features import Extractor, features_for
-from sinkdiv.generative.opening import load_run_images
-from sinkdiv.generative.runs import RunFolder, load_run
+from sinkdiv.generative.models import Autoencoder
+from sinkdiv.generative.runs import RunFolder, load_run, load_run_images
 from sinkdiv.generative.scores.frechet import frechet_distance
 from sinkdiv.generative.seeds import Stream
 

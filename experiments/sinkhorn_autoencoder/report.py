@@ -9,9 +9,9 @@ from pathlib import Path
 from experiments.frame.runs import Record
 from experiments.frame.tables import seeds, table, write_page
 from experiments.sinkhorn_autoencoder.rows import DATA, ROWS, Row
-from sinkdiv.generative import figures
 from sinkdiv.generative.files import write_image
 from sinkdiv.generative.intervals import mean_and_interval
+from sinkdiv.generative.report import figures
 from sinkdiv.generative.runs import RunFolder, load_run
 from sinkdiv.generative.seeds import Stream
 
@@ -63,8 +63,7 @@ def rows(records: list[Record], with_paper: bool) -> Iterator[list[str]]:
         yield [row.title, *cells_of(own), *(published(row) if with_paper else [])]
     if records:
         data_scores = [record["metrics"]["scores"]["training_data"] for record in records]
-        cells = [spread([scores[key] for scores in data_scores if key in scores], digits) for key, _, digits in COLUMNS]
-        yield ["*training images and prior draws*", *cells, "", "", *([""] * 2 if with_paper else [])]
+        yield ["*training images and prior draws*", *averages(data_scores), "", "", *([""] * 2 if with_paper else [])]
 
 
 def cells_of(records: list[Record]) -> list[str]:
@@ -72,11 +71,15 @@ def cells_of(records: list[Record]) -> list[str]:
         return ["missing"] + [""] * (len(COLUMNS) + 1)
     scores = [record["metrics"]["scores"]["model"] for record in records]
     minutes = statistics.mean(record["metrics"]["seconds"]["training"] for record in records) / 60
-    cells = [spread([score[key] for score in scores if key in score], digits) for key, _, digits in COLUMNS]
-    return [*cells, f"{minutes:.1f}", seeds(records)]
+    return [*averages(scores), f"{minutes:.1f}", seeds(records)]
 
 
-def spread(values: list[float], digits: int) -> str:
+def averages(scores: list[dict[str, float]]) -> list[str]:
+    """The cells of COLUMNS."""
+    return [with_interval([score[key] for score in scores if key in score], digits) for key, _, digits in COLUMNS]
+
+
+def with_interval(values: list[float], digits: int) -> str:
     if not values:
         return "–"
     mean, half_width = mean_and_interval(values)

@@ -1,5 +1,6 @@
 """Points in unions of ellipsoids, and how they are counted."""
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+ROOT = Path(__file__).parents[2]
 
 
 def cloud(n: int, d: int, seed: int) -> Tensor:
@@ -18,11 +19,10 @@ def cloud(n: int, d: int, seed: int) -> Tensor:
 @pytest.fixture
 def ellipsoids(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module of the experiment."""
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    import ellipsoids
-
-    yield ellipsoids
-    sys.modules.pop("ellipsoids", None)
+    monkeypatch.syspath_prepend(str(ROOT))
+    yield importlib.import_module("experiments.iris_ellipses.ellipsoids")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
+        del sys.modules[name]
 
 
 def test_points_inside_of_an_ellipsoid_are_those_of_its_ball(ellipsoids: Any) -> None:
