@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -37,28 +38,22 @@ def solve_small(
     ``differentiate`` as in `sinkdiv.solvers.solve`; on a GPU a gradient is one more pass, made when it is asked for.
     """
     if not engine.joins:
-        return _solve(engine, problems, limits, starts, differentiate)
+        return _solve(engine, limits, zip(problems, starts, differentiate, strict=True))
 
     def solve(batches: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
-        return _solve(engine, batches, limits, starts, [False] * len(batches))
+        return _solve(engine, limits, zip(batches, starts, repeat(False), strict=False))
 
     return padded.solve_joined(problems, limits, starts, solve)
 
 
-def _solve(
-    engine: Whole,
-    problems: Sequence[Problem],
-    limits: Limits,
-    starts: Sequence[Start | None],
-    differentiate: Sequence[bool],
-) -> list[Solution]:
-    given = [
-        WholeProblem(
-            problem.geometry, problem.a, problem.b, problem.eps, problem.rho, problem.symmetric,
-            None if start is None else start.g, _checks(problem, limits), wanted,
-        )
-        for problem, start, wanted in zip(problems, starts, differentiate, strict=True)
-    ]  # fmt: skip
+def _solve(engine: Whole, limits: Limits, each: Iterable[tuple[Problem, Start | None, bool]]) -> list[Solution]:
+    """Solve problems from their starts; the third says whether the gradient is wanted."""
+    problems, given = [], []
+    for problem, start, wanted in each:
+        begin, checks = None if start is None else start.g, _checks(problem, limits)
+        numbers = problem.a, problem.b, problem.eps, problem.rho
+        problems.append(problem)
+        given.append(WholeProblem(problem.geometry, *numbers, problem.symmetric, begin, checks, wanted))
     found = engine.solve(given, limits.tol, limits.max_passes)
     return _solutions([_Solved(*pair) for pair in zip(problems, found, strict=True)], limits)
 
