@@ -16,6 +16,7 @@ from sinkdiv.generative.models.autoencoder import Autoencoder
 from sinkdiv.generative.models.base import Model
 from sinkdiv.generative.scores import SCORES
 from sinkdiv.generative.scores.evaluation import score
+from sinkdiv.generative.scores.subject import Score
 from sinkdiv.generative.scores.table import explanation, headline, score_table
 from sinkdiv.generative.seeds import Stream, generator
 
@@ -146,6 +147,15 @@ def test_few_colour_images_have_all_scores_but_fid(monkeypatch: pytest.MonkeyPat
     assert "There is no FID: 40 images for 1280 features." in explanation(scored)
     assert "fid" not in scored["scores"]["model"]
     assert scored["scores"]["model"].keys() > HIGHER_IS_BETTER
+
+
+def test_a_new_score_is_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    brightness = Score("samples, mean grey level", 2, lambda subject: float(subject.samples.mean()), "→ 0.5")
+    monkeypatch.setitem(SCORES, "brightness", brightness)
+    images = random_images("made", (1, 3, 3), 50)
+    scored = score(noise(images), noise(images), images)
+    assert scored["scores"]["training_data"]["brightness"] == pytest.approx(0.5, abs=0.05)
+    assert score_table(scored)[-1][0] == "samples, mean grey level → 0.5"
 
 
 def test_a_score_without_a_value_is_shown_as_a_dash(metrics: dict[str, Any]) -> None:

@@ -81,11 +81,11 @@ def test_without_the_extra_colour_images_have_no_features(monkeypatch: pytest.Mo
     efficientnet._network.cache_clear()
     assert features_for("photos.zip", (3, 32, 32)) is None
     with pytest.raises(InputError, match=r"sinkdiv\[backbone\]"):
-        efficientnet.backbone((3, 32, 32))
+        efficientnet.frozen_network((3, 32, 32))
 
 
 @pytest.mark.skipif(not efficientnet.available(), reason="needs sinkdiv[backbone]")
-def test_backbone_tells_a_photograph_from_noise() -> None:
+def test_the_network_of_colour_images_tells_a_photograph_from_noise() -> None:
     from sklearn.datasets import load_sample_image
 
     photograph = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[:, 100:356, 200:456] / 255

@@ -13,18 +13,19 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
-from generative_models import sinkhorn_loss
+from generative_models import settled, sinkhorn_loss
 from sinkdiv.cli.app import run
 from sinkdiv.generative.config import AutoencoderConfig, GeneratorConfig
 from sinkdiv.generative.critic import features, slope_penalty
 from sinkdiv.generative.failures import FailureDetector, TrainingFailure
 from sinkdiv.generative.latent_losses import EnergyLoss, HungarianLoss
 from sinkdiv.generative.latent_losses.mmd import imq_mmd
-from sinkdiv.generative.methods import METHODS
+from sinkdiv.generative.methods import METHODS, compared, paper_beta
 from sinkdiv.generative.models.autoencoder import Autoencoder
 from sinkdiv.generative.models.generator import SinkhornGenerator
 from sinkdiv.generative.posteriors import divergence_from_uniform, sample_angle
-from sinkdiv.generative.priors import make_prior
+from sinkdiv.generative.priors import PRIORS, Sphere, make_prior
+from sinkdiv.generative.seeds import Stream
 
 RUN: dict[str, Any] = {
     "data": "",
@@ -40,7 +41,7 @@ RUN: dict[str, Any] = {
 }
 AUTOENCODER = RUN | {"likelihood": "bernoulli", "beta": 1.0, "eps": 0.5}
 GENERATOR = RUN | {"prior": "normal", "latent_dim": 3, "width": 8, "critic_features": 4}
-PRIORS = ("normal", "sphere", "uniform", "torus", "dirichlet:0.2", "mixture:3", "sphere@4*normal@2")
+NAMES_OF_PRIORS = ("normal", "sphere", "uniform", "torus", "dirichlet:0.2", "mixture:3", "sphere@4*normal@2")
 
 
 def source(seed: int = 0) -> torch.Generator:
@@ -51,7 +52,12 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=source(seed), dtype=torch.float64)
 
 
-PAIRS = [(name, prior) for name, entry in METHODS.items() for prior in PRIORS if prior in (entry.priors or PRIORS)]
+PAIRS = [
+    (name, prior)
+    for name, entry in METHODS.items()
+    for prior in NAMES_OF_PRIORS
+    if prior in (entry.priors or NAMES_OF_PRIORS)
+]
 
 
 @pytest.mark.parametrize(("method", "prior"), PAIRS)
@@ -66,6 +72,33 @@ def test_every_method_gives_codes_on_the_support_and_gradients_to_every_encoder_
     for part, factor in model.prior.factors(6):
         support = {"Sphere": _is_unit, "Dirichlet": _is_simplex, "Uniform": _is_cube, "Torus": _is_torus}
         assert support.get(type(factor).__name__, torch.isfinite)(code[:, part]).all()
+
+
+class Shell(Sphere):
+    """Uniform on the sphere of radius 2."""
+
+    def project(self, outputs: Tensor) -> Tensor:
+        return 2 * super().project(outputs)
+
+    def sample(self, count: int, dim: int, generator: torch.Generator) -> Tensor:
+        return 2 * super().sample(count, dim, generator)
+
+    def mean_squared_distance(self, dim: int) -> float:
+        return 4 * super().mean_squared_distance(dim)
+
+
+def test_a_new_method_and_a_new_prior_are_a_line_in_their_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of the means, on a sphere of radius 2, whose 4·2 sets the weight: 200/8."""
+    monkeypatch.setitem(PRIORS, "shell", Shell)
+    means = compared("means", lambda prior, dim: lambda z, y, _: (z.mean(0) - y.mean(0)).square().sum(), paper_beta)
+    monkeypatch.setitem(METHODS, "means", means)
+    config = settled(AutoencoderConfig, (1, 3, 3), method="means", prior="shell", hidden=(7,))
+    assert config.beta == pytest.approx(25)
+    model = Autoencoder(config)
+    codes, latent = model.method.codes_and_loss(model.encoder(torch.rand(8, 9)), lambda stream: source(int(stream)))
+    torch.testing.assert_close(codes.norm(dim=1), torch.full((8,), 2.0))
+    draws = model.prior.sample(8, config.latent_dim, source(int(Stream.PRIOR)))
+    torch.testing.assert_close(latent, (codes.mean(0) - draws.mean(0)).square().sum())
 
 
 def _is_unit(points: Tensor) -> Tensor:
@@ -84,7 +117,7 @@ def _is_cube(points: Tensor) -> Tensor:
     return (points >= 0) & (points <= 1)
 
 
-@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("prior", NAMES_OF_PRIORS)
 def test_the_distance_that_sets_the_defaults_is_that_of_the_draws(prior: str) -> None:
     made = make_prior(prior)
     draws = made.sample(50_000, 6, source()).double()

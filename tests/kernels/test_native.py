@@ -289,7 +289,7 @@ def test_zero_weights_carry_no_mass(instruction_set, dtype, m, d):
 
 
 def native_solve(problem, limits, start=None):
-    assert small.is_small(problem, limits)
+    assert small.engine_of([problem], limits) is not None
     return solve([problem], limits, [start], [False])[0]
 
 

@@ -49,7 +49,7 @@ def on_device(problem):
 def by_kernel(problem, limits, start=None):
     """On the CPU again."""
     problem = on_device(problem)
-    assert small.is_small(problem, limits)
+    assert small.engine_of([problem], limits) is not None
     start = None if start is None else Start(start.g.to(DEVICE))
     (solution,) = solve([problem], limits, [start], [False])
     tensors = ("f", "g", "raw_f", "raw_g", "marginal_error", "value", "passes")
@@ -229,11 +229,11 @@ def test_what_is_small():
         return Problem(MatrixGeometry(C), a, b, (0.1,) * len(a), HARD)
 
     limits = Limits(1e-3, 100)
-    assert small.is_small(problem(256, 256), limits)
-    assert not small.is_small(problem(257, 3), limits)
-    assert not small.is_small(problem(3, 257), limits)
-    assert not small.is_small(problem(3, 4, math.inf), limits)
-    assert not small.is_small(problem(3, 4), replace(limits, watch=lambda check: False))
+    assert small.engine_of([problem(256, 256)], limits) is not None
+    assert small.engine_of([problem(257, 3)], limits) is None
+    assert small.engine_of([problem(3, 257)], limits) is None
+    assert small.engine_of([problem(3, 4, math.inf)], limits) is None
+    assert small.engine_of([problem(3, 4)], replace(limits, watch=lambda check: False)) is None
 
 
 @pytest.mark.parametrize(("dtype", "reach"), [(torch.float64, None), (torch.float32, 0.7)])

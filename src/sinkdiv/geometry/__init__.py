@@ -4,7 +4,7 @@ from sinkdiv.geometry.choice import geometry_of
 from sinkdiv.geometry.cloud import CloudGeometry
 from sinkdiv.geometry.differentiable import DifferentiableReductions
 from sinkdiv.geometry.matrix import MatrixGeometry
-from sinkdiv.geometry.protocol import Geometry, Points, RoundedPlan, WholeSolution
+from sinkdiv.geometry.protocol import Geometry, Points, RoundedPlan, Whole, WholeProblem, WholeSolution
 
 __all__ = [
     "CloudGeometry",
@@ -13,6 +13,8 @@ __all__ = [
     "MatrixGeometry",
     "Points",
     "RoundedPlan",
+    "Whole",
+    "WholeProblem",
     "WholeSolution",
     "geometry_of",
 ]

@@ -224,21 +224,25 @@ class Points(Protocol):
         """
 
 
-class Posed(Protocol):
-    """A transport problem, as `Whole` needs to know it."""
+@dataclass(frozen=True)
+class WholeProblem:
+    """A batch of problems that is solved whole.
 
-    @property
-    def geometry(self) -> Any: ...
-    @property
-    def a(self) -> Tensor: ...
-    @property
-    def b(self) -> Tensor: ...
-    @property
-    def eps(self) -> tuple[float, ...]: ...
-    @property
-    def rho(self) -> tuple[float, float]: ...
-    @property
-    def symmetric(self) -> bool: ...
+    ``geometry`` is of the kind that `Whole` belongs to; weights ``a`` (B, n) and ``b`` (B, m), an ``eps`` for each
+    problem, strengths ``rho`` and ``symmetric`` as in `sinkdiv.solvers.Problem`. ``start`` is a potential g (B, m) to
+    start from, ``checks`` how many convergence tests are recorded, and ``differentiate`` tells whether the gradient in
+    the first points is wanted.
+    """
+
+    geometry: Any
+    a: Tensor
+    b: Tensor
+    eps: tuple[float, ...]
+    rho: tuple[float, float]
+    symmetric: bool
+    start: Tensor | None
+    checks: int
+    differentiate: bool
 
 
 @dataclass(frozen=True)
@@ -263,20 +267,8 @@ class Whole(Protocol):
     joins: bool
     """Whether problems of resembling sizes are better solved as one batch."""
 
-    def solve(
-        self,
-        problems: Sequence[Posed],
-        tol: float,
-        max_passes: int,
-        starts: Sequence[Tensor | None],
-        checks: Sequence[int],
-        differentiate: Sequence[bool],
-    ) -> list[WholeSolution]:
-        """Solve problems of one dtype and device, each as its algorithm in `sinkdiv.solvers` would.
-
-        ``starts`` are potentials g (B, m) to start from, ``checks`` how many convergence tests are recorded, and
-        ``differentiate`` tells whose gradient in the first points is wanted.
-        """
+    def solve(self, problems: Sequence[WholeProblem], tol: float, max_passes: int) -> list[WholeSolution]:
+        """Solve problems of one dtype and device, each as its algorithm in `sinkdiv.solvers` would."""
 
 
 def _times(mass: Tensor, number: Tensor) -> Tensor:

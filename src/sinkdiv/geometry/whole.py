@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sinkdiv.geometry.protocol import Posed, Whole, WholeSolution
+from sinkdiv.geometry.protocol import Whole, WholeProblem, WholeSolution
 from sinkdiv.kernels import native, triton
 
 #: Costs of one problem that are stored: 4 MB in float32, about a core's cache.
@@ -58,27 +58,19 @@ class NativeSolver:
 
     joins = False
 
-    def solve(
-        self,
-        problems: Sequence[Posed],
-        tol: float,
-        max_passes: int,
-        starts: Sequence[Tensor | None],
-        checks: Sequence[int],
-        differentiate: Sequence[bool],
-    ) -> list[WholeSolution]:
+    def solve(self, problems: Sequence[WholeProblem], tol: float, max_passes: int) -> list[WholeSolution]:
         solutions, batches, kept = [], [], []
-        for problem, start, count, wanted in zip(problems, starts, checks, differentiate, strict=True):
+        for problem in problems:
             operand = problem.geometry.native_operand()
             solution = WholeSolution(
                 results=problem.a.new_empty(len(problem.a), _numbers(problem)),
                 passes=torch.empty(len(problem.a), dtype=torch.int64),
-                errors=torch.empty(len(problem.a), count, dtype=torch.float32),
-                gradient=_empty_gradient(operand) if wanted else None,
+                errors=torch.empty(len(problem.a), problem.checks, dtype=torch.float32),
+                gradient=_empty_gradient(operand) if problem.differentiate else None,
             )
             a = problem.a.contiguous()
             weights = (a, a if problem.symmetric else problem.b.contiguous())
-            g = None if start is None else start.contiguous()
+            g = None if problem.start is None else problem.start.contiguous()
             eps = torch.tensor(problem.eps, dtype=torch.float64)
             kept.append((operand, weights, g, eps))  # alive until the call returns
             outputs = (solution.results, solution.passes, solution.errors)
@@ -95,25 +87,18 @@ class FusedSolver:
 
     joins = True
 
-    def solve(
-        self,
-        problems: Sequence[Posed],
-        tol: float,
-        max_passes: int,
-        starts: Sequence[Tensor | None],
-        checks: Sequence[int],
-        differentiate: Sequence[bool],
-    ) -> list[WholeSolution]:
+    def solve(self, problems: Sequence[WholeProblem], tol: float, max_passes: int) -> list[WholeSolution]:
         from sinkdiv.kernels.triton.small import solve_small
 
         return [
             WholeSolution(
                 *solve_small(
                     problem.geometry.costs(), problem.a, problem.b, problem.geometry.spread(), _on_device(problem),
-                    problem.rho, symmetric=problem.symmetric, start=start, tol=tol, max_passes=max_passes, checks=count,
+                    problem.rho, symmetric=problem.symmetric, start=problem.start, tol=tol, max_passes=max_passes,
+                    checks=problem.checks,
                 )
             )
-            for problem, start, count in zip(problems, starts, checks, strict=True)
+            for problem in problems
         ]  # fmt: skip
 
 
@@ -121,7 +106,7 @@ def _empty_gradient(operand: Operand) -> Tensor | None:
     return torch.empty_like(operand.x) if isinstance(operand, native.PointReductions) else None
 
 
-def _on_device(problem: Posed) -> Tensor:
+def _on_device(problem: WholeProblem) -> Tensor:
     """ε (B,) in float64; one number for all is filled in without a copy from the host."""
     device, first = problem.a.device, problem.eps[0]
     if all(number == first for number in problem.eps):
@@ -129,7 +114,7 @@ def _on_device(problem: Posed) -> Tensor:
     return torch.tensor(problem.eps, dtype=torch.float64, device=device)
 
 
-def _numbers(problem: Posed) -> int:
+def _numbers(problem: WholeProblem) -> int:
     """How many numbers a result holds (`WholeSolution.results`)."""
     n, m = problem.a.shape[1], problem.b.shape[1]
     return 2 * n + 3 if problem.symmetric else 2 * (n + m) + 3

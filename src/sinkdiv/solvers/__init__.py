@@ -11,7 +11,7 @@ from sinkdiv.solvers.gibbs import sinkhorn
 from sinkdiv.solvers.lbfgs import lbfgs
 from sinkdiv.solvers.newton import newton
 from sinkdiv.solvers.problem import Check, Limits, Problem, Solution, Start, Status, check_spread
-from sinkdiv.solvers.small import is_small, solve_small
+from sinkdiv.solvers.small import engine_of, solve_small
 from sinkdiv.solvers.symmetric import symmetric
 
 __all__ = [
@@ -43,8 +43,9 @@ def solve(
     Raises:
         OverflowError: if the costs of a problem overflow the dtype, unless nothing is to be read from its device.
     """
-    if all(is_small(problem, limits) for problem in problems):
-        return solve_small(problems, limits, starts, differentiate)
+    engine = engine_of(problems, limits)
+    if engine is not None:
+        return solve_small(engine, problems, limits, starts, differentiate)
     if padded.is_worthwhile(problems[0].a.device):
         return padded.solve_joined(problems, limits, starts, _solve_each)
     return _solve_each(problems, limits, starts)

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sinkdiv.solvers.gibbs import Gibbs, is_quick, sinkhorn
+from sinkdiv.solvers.gibbs import Gibbs, quick_engine, sinkhorn
 from sinkdiv.solvers.newton import NewtonDirections, step_passes
 from sinkdiv.solvers.problem import History, Limits, Problem, Solution, Start
 from sinkdiv.solvers.progress import statuses
@@ -35,7 +35,7 @@ FIRST_PASSES = 400
 
 def automatic(problem: Problem, limits: Limits, start: Start | None = None) -> Solution:
     """Solve the problem of a cost matrix. The rows of the returned plan are exact; its columns carry the error."""
-    if not is_quick(problem, limits):
+    if quick_engine(problem, limits) is None:
         return _watched(problem, limits, Gibbs(problem, limits, start))
     left = limits.max_passes - FIRST_PASSES
     if left < 2 * _newton_passes(problem):

@@ -13,11 +13,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sinkdiv.geometry import Whole
 from sinkdiv.solvers.accelerated import Ascent
 from sinkdiv.solvers.anderson import StackedAnderson
 from sinkdiv.solvers.annealing import Annealing
 from sinkdiv.solvers.problem import Limits, Problem, Solution, Start
-from sinkdiv.solvers.small import is_small, solve_small
+from sinkdiv.solvers.small import engine_of, solve_small
 from sinkdiv.solvers.step import sinkhorn_step
 from sinkdiv.solvers.stored import StoredKernel, VerifiedProgress
 
@@ -33,16 +34,17 @@ FIRST = 1 / 32
 QUICK_ENTRIES = 2**18
 
 
-def is_quick(problem: Problem, limits: Limits) -> bool:
-    """Whether a problem is better solved by one native call."""
+def quick_engine(problem: Problem, limits: Limits) -> Whole | None:
+    """What solves this problem whole, where one native call is faster than products with a stored kernel."""
     _, n, m = problem.geometry.shape
-    return n * m <= QUICK_ENTRIES and is_small(problem, limits)
+    return engine_of([problem], limits) if n * m <= QUICK_ENTRIES else None
 
 
 def sinkhorn(problem: Problem, limits: Limits, start: Start | None = None) -> Solution:
     """Solve the problem of a cost matrix. The rows of the returned plan are exact; its columns carry the error."""
-    if is_quick(problem, limits):
-        return solve_small([problem], limits, [start], [False])[0]
+    engine = quick_engine(problem, limits)
+    if engine is not None:
+        return solve_small(engine, [problem], limits, [start], [False])[0]
     gibbs = Gibbs(problem, limits, start)
     gibbs.run()
     return gibbs.progress.solution()

@@ -99,7 +99,7 @@ class Problem:
         """Whether the marginals are hard constraints."""
         return math.isinf(self.rho[0])
 
-    @property
+    @cached_property
     def symmetric(self) -> bool:
         """Whether swapping rows and columns changes nothing, so that both potentials are equal."""
         return self.geometry.symmetric and self.a is self.b and self.rho[0] == self.rho[1]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
-from sinkdiv.geometry import WholeSolution
+from sinkdiv.geometry import Whole, WholeProblem, WholeSolution
 from sinkdiv.solvers import padded
 from sinkdiv.solvers.problem import History, Limits, Problem, Solution, Start, Status, check_spread
 from sinkdiv.solvers.progress import statuses
@@ -17,30 +18,44 @@ from sinkdiv.solvers.progress import statuses
 RECORDED = 2**14
 
 
-def is_small(problem: Problem, limits: Limits) -> bool:
-    """Whether `solve_small` takes this problem: its geometry does, and no callback watches."""
-    return limits.watch is None and problem.geometry.whole is not None
+def engine_of(problems: Sequence[Problem], limits: Limits) -> Whole | None:
+    """What solves all these problems whole: None if some are too large or of another kind, or a callback watches."""
+    if limits.watch is not None:
+        return None
+    first = problems[0].geometry.whole
+    return first if all(problem.geometry.whole is first for problem in problems[1:]) else None
 
 
 def solve_small(
-    problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None], differentiate: Sequence[bool]
+    engine: Whole,
+    problems: Sequence[Problem],
+    limits: Limits,
+    starts: Sequence[Start | None],
+    differentiate: Sequence[bool],
 ) -> list[Solution]:
-    """Solve problems of one dtype and device for which `is_small` holds.
+    """Solve problems of one dtype and device whose `engine_of` that is.
 
     ``differentiate`` as in `sinkdiv.solvers.solve`; on a GPU a gradient is one more pass, made when it is asked for.
     """
-    whole = problems[0].geometry.whole
-    assert whole is not None, "is_small holds"
+    if not engine.joins:
+        return _solve(engine, limits, zip(problems, starts, differentiate, strict=True))
 
-    def solve(problems: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
-        given = [None if start is None else start.g for start in starts]
-        checks = [_checks(problem, limits) for problem in problems]
-        found = whole.solve(problems, limits.tol, limits.max_passes, given, checks, differentiate)
-        return _solutions([_Solved(*pair) for pair in zip(problems, found, strict=True)], limits)
+    def solve(batches: Sequence[Problem], limits: Limits, starts: Sequence[Start | None]) -> list[Solution]:
+        return _solve(engine, limits, zip(batches, starts, repeat(False), strict=False))
 
-    if whole.joins:
-        return padded.solve_joined(problems, limits, starts, solve)
-    return solve(problems, limits, starts)
+    return padded.solve_joined(problems, limits, starts, solve)
+
+
+def _solve(engine: Whole, limits: Limits, each: Iterable[tuple[Problem, Start | None, bool]]) -> list[Solution]:
+    """Solve problems from their starts; the third says whether the gradient is wanted."""
+    problems, given = [], []
+    for problem, start, wanted in each:
+        begin, checks = None if start is None else start.g, _checks(problem, limits)
+        numbers = problem.a, problem.b, problem.eps, problem.rho
+        problems.append(problem)
+        given.append(WholeProblem(problem.geometry, *numbers, problem.symmetric, begin, checks, wanted))
+    found = engine.solve(given, limits.tol, limits.max_passes)
+    return _solutions([_Solved(*pair) for pair in zip(problems, found, strict=True)], limits)
 
 
 @dataclass(frozen=True)
@@ -49,11 +64,6 @@ class _Solved:
 
     problem: Problem
     found: WholeSolution
-
-    @property
-    def passes(self) -> Tensor:
-        """What each problem took, (B,)."""
-        return self.found.passes
 
     @property
     def numbers(self) -> Tensor:
@@ -65,15 +75,16 @@ class _Solved:
         g, raw_g = others or (f, raw_f)
         error, value, _ = self.numbers.unbind(1)
         return Solution(
-            f, g, raw_f, raw_g, error, value, self.passes, status, lambda: self._histories(limits), self.found.gradient
-        )
+            f, g, raw_f, raw_g, error, value, self.found.passes, status, lambda: self._histories(limits),
+            self.found.gradient,
+        )  # fmt: skip
 
     def _histories(self, limits: Limits) -> tuple[History, ...]:
         """Of each part of the batch."""
-        parts = self.problem.parts or (len(self.passes),)
+        parts = self.problem.parts or (len(self.found.passes),)
         if not limits.tested:
             return ((),) * len(parts)
-        recorded = self.found.errors, self.passes, self.numbers[:, 0]
+        recorded = self.found.errors, self.found.passes, self.numbers[:, 0]
         each = zip(*(tensor.cpu().split(parts) for tensor in recorded), strict=True)
         step = 1 if self.problem.symmetric else 2
         return tuple(_history(errors, passes, final, step) for errors, passes, final in each)
@@ -83,12 +94,12 @@ def _solutions(solved: Sequence[_Solved], limits: Limits) -> list[Solution]:
     """The solutions, and how they ended: the only wait for a GPU."""
     numbers = torch.cat([one.numbers for one in solved])
     if not limits.tested and numbers.device.type != "cpu":
-        return [one.solution((Status.FIXED,) * len(one.passes), limits) for one in solved]
+        return [one.solution((Status.FIXED,) * len(one.found.passes), limits) for one in solved]
     errors, _, spreads = zip(*numbers.tolist(), strict=True)
     check_spread(spreads)
     solutions, first = [], 0
     for one in solved:
-        own = slice(first, first + len(one.passes))
+        own = slice(first, first + len(one.found.passes))
         solutions.append(one.solution(statuses(errors[own], spreads[own], one.problem, limits), limits))
         first = own.stop
     return solutions

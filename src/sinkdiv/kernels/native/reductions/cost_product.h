@@ -1,18 +1,13 @@
 // Products of the plan, times the costs, with vectors.
 #pragma once
 
-#include "reductions/reduction.h"
+#include "reductions/products.h"
 
 namespace sinkdiv {
 
 // sum_j P_ij C_ij v_jl
 template <class T>
-struct CostProduct {
-    Scores<T> scores;
-    Operand<T> v;
-    double* sums;  // BLOCK (k + 1) numbers that belong to the thread
-    T* out;        // (n, k)
-};
+struct CostProduct : ProductOperands<T> {};
 
 #if defined(SINKDIV_ISA)
 
@@ -46,14 +41,7 @@ void pass(const CostTiles<T>& tiles, const CostProduct<T>& given, const Rows<T>&
 template <class T>
 void cost_product(const Batch& batch, Address u, Address h, Address eps, Address v, int64_t k,
                   Address out) {
-    const Call<T> call(batch, eps);
-    const PlanScores<T> scores(call, u, h);
-    const auto operand = call.operand(v, k);
-    const auto sums = call.sums(k + 1);
-    call.run([&](int64_t b, int thread) {
-        return CostProduct<T>{scores[b], operand[b], sums[thread],
-                              entries<T>(out, b * batch.n * k)};
-    });
+    run_product<CostProduct, T>(batch, u, h, eps, v, k, out);
 }
 
 #endif

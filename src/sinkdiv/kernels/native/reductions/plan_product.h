@@ -1,18 +1,13 @@
 // Products of the plan with vectors.
 #pragma once
 
-#include "reductions/reduction.h"
+#include "reductions/products.h"
 
 namespace sinkdiv {
 
 // sum_j P_ij v_jl
 template <class T>
-struct PlanProduct {
-    Scores<T> scores;
-    Operand<T> v;
-    double* sums;  // BLOCK (k + 1) numbers that belong to the thread
-    T* out;        // (n, k)
-};
+struct PlanProduct : ProductOperands<T> {};
 
 #if defined(SINKDIV_ISA)
 
@@ -41,14 +36,7 @@ void pass(const CostTiles<T>& tiles, const PlanProduct<T>& given, const Rows<T>&
 template <class T>
 void plan_product(const Batch& batch, Address u, Address h, Address eps, Address v, int64_t k,
                   Address out) {
-    const Call<T> call(batch, eps);
-    const PlanScores<T> scores(call, u, h);
-    const auto operand = call.operand(v, k);
-    const auto sums = call.sums(k + 1);
-    call.run([&](int64_t b, int thread) {
-        return PlanProduct<T>{scores[b], operand[b], sums[thread],
-                              entries<T>(out, b * batch.n * k)};
-    });
+    run_product<PlanProduct, T>(batch, u, h, eps, v, k, out);
 }
 
 #endif
