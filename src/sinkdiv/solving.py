@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sinkdiv import checks
@@ -121,7 +122,7 @@ def _callers_level() -> int:
 
 
 def check_eps(settings: Settings, problems: Sequence[Samples | CostMatrix], *, listed: bool) -> None:
-    """Refuse a tensor of ε that does not hold one number for each problem, on the device of these."""
+    """Refuse a tensor of ε that does not hold one number for each problem, on their device or in the host's memory."""
     eps, name, first = settings.eps, settings.eps_name, problems[0]
     if not isinstance(eps, Tensor):
         return
@@ -131,8 +132,10 @@ def check_eps(settings: Settings, problems: Sequence[Samples | CostMatrix], *, l
     if len(eps) != count:
         shape = checks.shape_text(eps)
         raise ValueError(f"{name} must hold one number for each of {count} problems, ({count},), not {shape}")
-    if eps.device != first.a.device:
-        raise ValueError(f"{name} must be on the device {first.a.device} of the samples, not {eps.device}")
+    if eps.device not in (first.a.device, torch.device("cpu")):
+        raise ValueError(f"{name} must be on the device {first.a.device} of the samples or the CPU, not {eps.device}")
+    if checks.is_captured(eps):
+        raise ValueError(f"{name} must be a tensor on the CPU while a CUDA graph is captured: its numbers are read")
 
 
 def _featured(samples: Samples, settings: Settings) -> Samples:

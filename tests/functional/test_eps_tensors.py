@@ -95,3 +95,6 @@ def test_it_is_on_the_device_of_the_samples(monkeypatch):
     xs, ys, *_ = lists()
     with pytest.raises(ValueError, match=r"^eps.*device cpu.*meta"):
         sinkdiv.solve(xs, ys, eps=EPS.to("meta"))
+    batch = [torch.stack([one[0]] * 2).to("meta") for one in (xs, ys)]
+    with pytest.raises(ValueError, match=r"^eps.*on the CPU while a CUDA graph is captured"):
+        sinkdiv.solve(*batch, eps=EPS.to("meta"), tol=None)

@@ -68,8 +68,14 @@ def size(request):
     return request.param
 
 
+@pytest.fixture(params=["streamed", "tiled"])
+def kernels(request):
+    """The native kernels without costs that are kept, and the reference in tiles of a few rows."""
+    request.getfixturevalue(request.param)
+
+
 @pytest.fixture(params=list(KINDS))
-def made(request, size, dtype, route):
+def made(request, size, dtype, kernels):
     return KINDS[request.param](*size, dtype)
 
 
