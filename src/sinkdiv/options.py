@@ -21,7 +21,7 @@ from sinkdiv.costs import CostLike, PointCost, point_cost
 from sinkdiv.declarations import REQUIRED, Option, given_options
 from sinkdiv.solvers import Limits
 from sinkdiv.solvers.choice import Auto, IterativeSolver, Solver, Unrolled
-from sinkdiv.transforms import check_transforms
+from sinkdiv.transforms import check_transforms, untraced
 
 #: A number, or a tensor (B,) with a number for each problem.
 Numbers: TypeAlias = float | Tensor
@@ -297,6 +297,7 @@ class Settings:
         return self.iterative.limits(self.tol)
 
 
+@untraced
 def settled(function: str, kind: type, given: Mapping[str, Any]) -> Settings:
     """The settings that a function's options come to; ``kind`` is one of the three kinds above.
 
