@@ -10,11 +10,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from numbers import Real
 from types import NoneType
 from typing import Annotated, Any, Required, TypeAlias, TypedDict
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sinkdiv import checks
 from sinkdiv.costs import CostLike, PointCost, point_cost
@@ -34,9 +36,13 @@ Sides: TypeAlias = float | tuple[float, float]
 
 
 def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer may be larger than any float
+        number = math.inf
+    if not 0 < number < math.inf:
         raise ValueError(f"{name} must be a positive finite number, not {value!r}")
-    return float(value)
+    return number
 
 
 def _numbers(name: str, value: Any) -> Numbers | None:
@@ -48,14 +54,14 @@ def _numbers(name: str, value: Any) -> Numbers | None:
     if not isinstance(value, Tensor):
         return _positive(name, value)
     check_transforms(value)
-    if value.requires_grad:
+    if value.requires_grad or forward_ad.unpack_dual(value).tangent is not None:
         raise NotImplementedError(f"there is no derivative in {name}: give {name}.detach()")
     checks.check_floating(name, value)
     if value.ndim == 0:
         return _positive(name, value.item())
     if value.ndim != 1 or not len(value):
         raise ValueError(f"{name} must be a number or a tensor (B,), not one of shape {checks.shape_text(value)}")
-    numbers = value.double()
+    numbers = value.double().clone()  # the caller's may change in place
     _check_numbers(name, numbers, "must hold positive finite numbers")
     return numbers
 

@@ -19,6 +19,7 @@ from sinkdiv.differentiable import DifferentiableSolution
 from sinkdiv.geometry import DifferentiableReductions, geometry_of
 from sinkdiv.measures import (
     CostMatrix,
+    Measures,
     Samples,
     check_any,
     equalised,
@@ -29,7 +30,7 @@ from sinkdiv.solvers import Problem, Solution, Status
 from sinkdiv.solvers import solve as run_solver
 from sinkdiv.solvers import solve_stored as run_stored_solver
 from sinkdiv.solvers.choice import Earlier, IterativeSolver, Unrolled
-from sinkdiv.transforms import outside
+from sinkdiv.transforms import full_precision, outside
 
 
 class ConvergenceWarning(UserWarning):
@@ -58,9 +59,13 @@ def solve_samples(
 
 
 def solve_posed(
-    posed: Sequence[Samples | CostMatrix], settings: Settings, earlier: Sequence[Earlier | None] = ()
+    posed: Sequence[Measures], settings: Settings, earlier: Sequence[Earlier | None] = ()
 ) -> list[DifferentiableSolution]:
-    """Solve checked problems, outside every graph and transform."""
+    """Solve checked problems, outside every graph and transform, and outside autocast.
+
+    Raises:
+        ValueError: if numbers are beyond the range of the dtype.
+    """
     if settings.limits.tested and checks.is_captured(posed[0].a):
         raise ValueError("tol must be None while a CUDA graph is captured: a convergence test waits for the device")
 
@@ -71,7 +76,8 @@ def solve_posed(
             _problem(one, tuple(next(left) for _ in one.tensors), eps, settings)
             for one, eps in zip(posed, each, strict=True)
         ]
-        solutions = _solutions(problems, posed, settings, earlier)
+        with full_precision(posed[0].a):
+            solutions = _solutions(problems, posed, settings, earlier)
         return [DifferentiableSolution(*one, settings) for one in zip(problems, solutions, posed, strict=True)]
 
     found: list[DifferentiableSolution] = outside(solved, *(t for one in posed for t in one.tensors))
@@ -86,7 +92,7 @@ def unrolled_values(samples: Sequence[Samples], settings: Settings) -> list[Tens
     ]
 
 
-def eps_of_each(eps: Numbers, problems: Sequence[Samples | CostMatrix]) -> list[Numbers]:
+def eps_of_each(eps: Numbers, problems: Sequence[Measures]) -> list[Numbers]:
     """ε for each of several problems: a number, or a tensor (B,) for a batch.
 
     Where there are several problems for each ε, such as the three of a divergence, they stand together.
@@ -121,7 +127,7 @@ def _callers_level() -> int:
     return level
 
 
-def check_eps(settings: Settings, problems: Sequence[Samples | CostMatrix], *, listed: bool) -> None:
+def check_eps(settings: Settings, problems: Sequence[Measures], *, listed: bool) -> None:
     """Refuse a tensor of ε that does not hold one number for each problem, on their device or in the host's memory."""
     eps, name, first = settings.eps, settings.eps_name, problems[0]
     if not isinstance(eps, Tensor):
@@ -157,7 +163,7 @@ def _posed(samples: Samples, settings: Settings) -> Samples | CostMatrix:
     return CostMatrix(C, samples.a, samples.b, samples.batched, samples.dtype, samples.unit_masses, forbids=False)
 
 
-def _problem(posed: Samples | CostMatrix, numbers: Sequence[Tensor], eps: Numbers, settings: Settings) -> Problem:
+def _problem(posed: Measures, numbers: Sequence[Tensor], eps: Numbers, settings: Settings) -> Problem:
     """What the solver is given: detached, of equal masses if the marginals are hard."""
     a, b, *costs = numbers
     if not posed.unit_masses:  # they are the caller's, and as with points may change in place
@@ -169,34 +175,44 @@ def _problem(posed: Samples | CostMatrix, numbers: Sequence[Tensor], eps: Number
     streamed = None if settings.cost is None else settings.cost.streamed
     precision = settings.solver.precision if isinstance(settings.solver, IterativeSolver) else "high"
     geometry = geometry_of(posed, costs, streamed, precision)
-    return Problem(geometry, a, b, _each_number(eps, len(a)), settings.rho)
+    each = tuple(eps.tolist()) if isinstance(eps, Tensor) else (eps,) * len(a)
+    _check_range(settings.eps_name, each, a.dtype)
+    return Problem(geometry, a, b, each, settings.rho)
 
 
-def _each_number(eps: Numbers, batch: int) -> tuple[float, ...]:
-    """ε as the solvers take it: a number for each problem of a batch."""
-    return tuple(eps.tolist()) if isinstance(eps, Tensor) else (eps,) * batch
+def _check_range(name: str, numbers: Sequence[float], dtype: torch.dtype) -> None:
+    """Refuse regularisations that are 0 or infinite in the dtype of the computation."""
+    info = torch.finfo(dtype)
+    for number in (min(numbers), max(numbers)):
+        if not info.tiny <= number <= info.max:
+            raise ValueError(
+                f"{name} comes to {number:g} in cost units, beyond the range of {dtype}: rescale the costs"
+            )
 
 
 def _solutions(
     problems: Sequence[Problem],
-    posed: Sequence[Samples | CostMatrix],
+    posed: Sequence[Measures],
     settings: Settings,
     earlier: Sequence[Earlier | None],
 ) -> list[Solution]:
     """What the solver finds, from where earlier problems ended."""
     begun = zip_longest(earlier, problems)
     starts = [None if one is None else one._start_for(problem) for one, problem in begun]
+    geometry = problems[0].geometry
+    # What was given as a matrix is solved as one, if it is one: other costs stream.
+    held = settings.iterative.holds_costs or (settings.cost is None and geometry.dense is not None)
     try:
-        if settings.cost is None or settings.iterative.holds_costs:
+        if held:
             method = settings.solver.name
             return [
                 run_stored_solver(one, settings.limits, method, start)
                 for one, start in zip(problems, starts, strict=True)
             ]
-        differentiate = [isinstance(one, Samples) and one.x.requires_grad for one in posed]
+        differentiate = [geometry.points is not None and one.tensors[2].requires_grad for one in posed]
         return run_solver(problems, settings.limits, starts, differentiate)
     except OverflowError:
-        names = "x and y hold points" if isinstance(posed[0], Samples) else "C holds costs"
+        names = "C holds costs" if geometry.points is None else "x and y hold points"
         raise ValueError(
             f"{names} so far apart that costs overflow {problems[0].a.dtype}: rescale them or use float64"
         ) from None

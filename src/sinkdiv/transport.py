@@ -309,7 +309,7 @@ class Transport(Earlier):
 
     def _check_points(self, asker: str) -> None:
         if not self._solved.has_points:
-            raise ValueError(f"{asker} needs points, but this problem was given as a cost matrix")
+            raise ValueError(f"{asker} needs points, but the costs of this problem are not between points")
 
     def _product(self, name: str, operand: Tensor, side: int) -> Tensor:
         check_operand(name, operand)

@@ -89,6 +89,30 @@ def test_there_is_no_derivative_in_it(name):
         sinkdiv.solve(xs, ys, **{name: EPS.clone().requires_grad_()})
 
 
+def test_a_forward_derivative_in_it_is_refused_too():
+    """In torch.func.jvp a tensor does not require a gradient, and has a tangent all the same."""
+    xs, ys, *_ = lists()
+    with pytest.raises(NotImplementedError, match="no derivative in eps"):
+        torch.func.jvp(lambda eps: sinkdiv.sinkhorn_divergence(xs, ys, eps=eps), (EPS,), (torch.ones_like(EPS),))
+
+
+def test_a_module_keeps_its_own():
+    """The caller's tensor may change in place afterwards."""
+    xs, ys, *_ = lists()
+    eps = EPS.clone()
+    criterion = sinkdiv.SinkhornDivergence(eps=eps)
+    before = criterion(xs, ys)
+    eps.mul_(-3)
+    assert torch.equal(criterion(xs, ys), before)
+
+
+@pytest.mark.parametrize("eps", [1e-60, 1e60, 10**400])
+def test_numbers_beyond_the_dtype_are_refused_by_name(eps):
+    x, y = cloud(0, 5).float(), cloud(1, 4).float()
+    with pytest.raises(ValueError, match=r"^eps"):
+        sinkdiv.sinkhorn_divergence(x, y, eps=eps)
+
+
 def test_it_is_on_the_device_of_the_samples(monkeypatch):
     """Shown with the meta device, whose numbers cannot be looked at, as while a CUDA graph is captured."""
     monkeypatch.setattr(checks, "is_captured", lambda tensor: tensor.is_meta)

@@ -12,10 +12,12 @@ import torch
 import sinkdiv
 from problems import centred, slope, weights
 from ring import RingGeometry
-from sinkdiv import Auto, Status
+from sinkdiv import Auto, Newton, Sinkhorn, Status
 from sinkdiv.differentiable import DifferentiableSolution
-from sinkdiv.options import Settings
+from sinkdiv.geometry.choice import GEOMETRIES
+from sinkdiv.options import MatrixOptions, Settings, settled
 from sinkdiv.solvers import Limits, Problem, solve, solve_stored
+from sinkdiv.solving import solve_posed
 
 TOL, N = 1e-9, 12
 
@@ -138,6 +140,17 @@ def test_a_solver_that_needs_a_matrix_says_so(masses):
     problem = Problem(geometry(), *weights_pair(), EPS, (torch.inf, torch.inf))
     with pytest.raises(NotImplementedError, match="'newton' needs"):
         solve_stored(problem, Limits(TOL, 500), "newton", None)
+
+
+@pytest.mark.parametrize("solver", [Auto, Sinkhorn])
+def test_one_line_in_the_table_leads_from_the_door_to_it(masses, rho, solver, monkeypatch):
+    """Measures of a new kind are solved as those of others are; a solver that needs a matrix refuses."""
+    monkeypatch.setitem(GEOMETRIES, OnRings, lambda measures, costs, cost, precision: geometry(len(measures.a)))
+    given = {"eps": torch.tensor(EPS, dtype=torch.float64), "rho": rho, "tol": TOL}
+    (found,) = solve_posed([OnRings(*masses)], settled("solve", MatrixOptions, {**given, "solver": solver()}))
+    torch.testing.assert_close(found.value, of_matrix(*masses, rho).value, rtol=0, atol=1e-9)
+    with pytest.raises(NotImplementedError, match="'newton' needs"):
+        solve_posed([OnRings(*masses)], settled("solve", MatrixOptions, {**given, "solver": Newton()}))
 
 
 def weights_pair():

@@ -104,3 +104,13 @@ def test_watched_and_stopped(holder):
     t = sinkdiv.solve(x, y, a, b, eps=0.01, tol=1e-9, solver=holder(callback=seen.append))
     assert seen[-1].unfinished == 0
     assert t.history[-1][1] <= 1e-9
+
+
+@pytest.mark.parametrize("solver", [sinkdiv.Newton, sinkdiv.LBFGS])
+def test_autocast_changes_nothing(solver):
+    """The matrix products of a climb keep their dtype, as those of derivatives do."""
+    x, y = cloud(170, 9), cloud(171, 7)
+    expected = sinkdiv.transport_cost(x.float(), y.float(), eps=0.1, solver=solver())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sinkdiv.transport_cost(x.float(), y.float(), eps=0.1, solver=solver())
+    assert torch.equal(found, expected)

@@ -52,6 +52,7 @@ def distance(
 ) -> None:
     """The Sinkhorn divergence of two point sets, with its interval.
 
+    Give exactly one of --blur and --eps. The two masses must be equal unless --reach or --rho is given.
     Options with a pair for the two sides are given twice: --reach 1 --reach 2. The interval belongs to the entropic
     value, and there is none with --value sharp. A solve that has not converged ends with a warning on stderr and exit
     code 0: its interval holds all the same.

@@ -8,6 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 from sinkdiv.declarations import check_fields, documents_fields, option
@@ -26,9 +27,9 @@ class Earlier(ABC):
 
 
 def _passes(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 2:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 2:
         raise ValueError(f"{name} must be an integer of at least 2, not {value!r}")
-    return value
+    return int(value)
 
 
 def _warm(name: str, value: Any) -> Any:
