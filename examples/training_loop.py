@@ -1,7 +1,8 @@
 """A Sinkhorn divergence as the loss of a training loop: a small network learns to draw two moons.
 
-Every step compares a fresh batch of the network with a fresh batch of the data. One sees the divergence fall to about
-what two batches of the data have between themselves, which is the best that a network can reach.
+Every step compares a fresh batch of the network with a fresh batch of the data. One sees the divergence fall towards
+what two batches of the data have between themselves, which is the best that a network can reach. One pair of batches
+says little, since its divergence changes a lot from draw to draw; so means over many are printed.
 """
 
 import math
@@ -12,6 +13,8 @@ from torch import nn
 import sinkdiv
 
 BATCH = 256
+# Divergences in one printed mean.
+MEAN_OF = 50
 
 
 def moons(count: int) -> torch.Tensor:
@@ -24,6 +27,12 @@ def moons(count: int) -> torch.Tensor:
     return torch.stack([x, y], 1) + 0.05 * torch.randn(count, 2)
 
 
+def mean(divergences: list[torch.Tensor]) -> str:
+    """Their mean, with its standard error."""
+    values = torch.stack(divergences)
+    return f"{values.mean():.4f} ± {values.std() / len(values) ** 0.5:.4f}"
+
+
 def main(steps: int = 400) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
@@ -31,16 +40,18 @@ def main(steps: int = 400) -> None:
     # The noise of batches is far larger than a marginal error of 1e-2, so a smaller tolerance would be wasted.
     criterion = sinkdiv.SinkhornDivergence(blur=0.1, tol=1e-2)
 
-    for step in range(steps + 1):
+    losses = []
+    for step in range(1, steps + 1):
         loss = criterion(network(torch.randn(BATCH, 2)), moons(BATCH))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        losses.append(loss.detach())
         if step % (steps // 4) == 0:
-            print(f"step {step:4d}: divergence {loss.item():.4f}")
+            print(f"step {step:4d}: divergence {mean(losses[-MEAN_OF:])}")
 
-    least = criterion(moons(BATCH), moons(BATCH))
-    print(f"two batches of the data: divergence {least.item():.4f}")
+    least = [criterion(moons(BATCH), moons(BATCH)) for _ in range(MEAN_OF)]
+    print(f"two batches of the data: divergence {mean(least)}")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,11 @@ def test_links_lead_somewhere(document):
         assert (ROOT / path).exists(), path
 
 
+def test_decisions_have_their_number_in_their_title():
+    for decision in sorted((ROOT / "docs/decisions").glob("*.md")):
+        assert decision.read_text(encoding="utf-8").startswith(f"# {decision.name[:4]}: "), decision.name
+
+
 def test_every_decision_is_in_the_index():
     index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
     for decision in sorted((ROOT / "docs/decisions").glob("*.md")):
@@ -68,6 +73,37 @@ def test_every_decision_is_in_the_index():
 def test_the_guide_names_everything_that_is_public():
     guide = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
     assert [name for name in sinkdiv.__all__ if f"`{name}`" not in guide] == ["__version__"]
+
+
+#: What the pages that quote times of cost matrices call the benchmark's methods.
+QUOTED = {
+    "sinkdiv": "sinkdiv auto",
+    "**Auto**": "sinkdiv auto",
+    "Sinkhorn": "sinkdiv sinkhorn",
+    "L-BFGS": "sinkdiv lbfgs",
+    "Newton": "sinkdiv newton",
+    "POT, stored kernel": "POT sinkhorn",
+    "POT sinkhorn": "POT sinkhorn",
+}
+
+
+def measured_milliseconds():
+    """Of 1000 × 1000 cost matrices: method → six times, uniform costs before the cloud."""
+    results = (ROOT / "benchmarks/results/matrices.md").read_text(encoding="utf-8").split("\n## ")[1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in results.splitlines()]
+    return {name: [float(cell) for cell in cells] for name, *cells in rows if name in QUOTED.values()}
+
+
+@pytest.mark.parametrize("page", ["docs/performance.md", "docs/decisions/0008-solvers-for-matrices.md"])
+def test_quoted_times_of_cost_matrices_are_those_of_the_benchmark(page):
+    """To the unit of the last digit that is quoted: a millisecond, and ten of them from 1000 on."""
+    measured = measured_milliseconds()
+    rows = re.findall(r"^\| (.+?) \| ([\d /]+) \| ([\d /]+) \|$", (ROOT / page).read_text("utf-8"), re.MULTILINE)
+    assert len(rows) >= 2
+    for name, uniform, cloud in rows:
+        quoted = [float(text) for text in f"{uniform} / {cloud}".split(" / ")]
+        for ours, theirs in zip(quoted, measured[QUOTED[name]], strict=True):
+            assert abs(ours - theirs) <= (0.5 if theirs < 1000 else 5), (name, ours, theirs)
 
 
 def citations():

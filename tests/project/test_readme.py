@@ -83,13 +83,15 @@ def test_commands_run_in_the_order_of_the_documents(tmp_path):
     np.save(tmp_path / "a.npy", rng.random((30, 2)))
     np.save(tmp_path / "b.npy", rng.random((20, 2)))
     commands = sinkdiv_commands()
-    assert [command[1] for command in commands] == ["train", "train", "sample", "evaluate", "distance", "info"]
+    names = [command[1] for command in commands]
+    assert names == ["train", "train", "sample", "evaluate", "distance", "distance", "distance", "info"]
     for command in commands:
         short = SHORT if command[1] == "train" else []
         program = [sys.executable, "-c", "from sinkdiv.cli import main; main()", *command[1:], *short]
         done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "samples.png").exists()
+    assert np.load(tmp_path / "plan.npz")["plan"].shape == (30, 20)
     assert (tmp_path / "runs/sae/report.html").exists()
 
 
