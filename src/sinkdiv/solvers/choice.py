@@ -101,8 +101,8 @@ class IterativeSolver(Solver):
         "samples starts from. A module takes True: it then starts each solve where its last call ended; copies and "
         "checkpoints of the module begin anew. It is worth it where a pass is long and samples change little, such as "
         "points that flow: the softmin carries the potentials over to other points, in any number, so mini-batches "
-        "may be fresh ones. A cost matrix takes them over if it has the same shape. The result meets the same "
-        "tolerance.",
+        "may be fresh ones. A cost matrix takes them over if it has the same shape. Where the earlier problem "
+        "does not fit, the solve begins anew. The result meets the same tolerance.",
         _warm,
     )
     precision: str = option(
