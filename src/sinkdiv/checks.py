@@ -18,7 +18,7 @@ def is_captured(tensor: Tensor) -> bool:
 
 def shape_text(tensor: Tensor) -> str:
     """The shape as it is written in messages."""
-    return "(" + ", ".join(str(size) for size in tensor.shape) + ")"
+    return str(tuple(tensor.shape))
 
 
 def check_floating(name: str, tensor: Any, layout: str = "") -> None:

@@ -21,7 +21,7 @@ from sinkdiv.costs import CostLike, PointCost, point_cost
 from sinkdiv.declarations import REQUIRED, Option, given_options
 from sinkdiv.solvers import Limits
 from sinkdiv.solvers.choice import Auto, IterativeSolver, Solver, Unrolled
-from sinkdiv.transforms import check_transforms
+from sinkdiv.transforms import check_transforms, untraced
 
 #: A number, or a tensor (B,) with a number for each problem.
 Numbers: TypeAlias = float | Tensor
@@ -43,6 +43,8 @@ def _numbers(name: str, value: Any) -> Numbers | None:
     """A number, or in float64 a tensor of several."""
     if value is None:
         return None
+    if isinstance(value, (list, tuple)):
+        raise ValueError(f"{name} must be a number or a tensor (B,), not {value!r}: torch.tensor makes one of a list")
     if not isinstance(value, Tensor):
         return _positive(name, value)
     check_transforms(value)
@@ -67,8 +69,8 @@ def _sides(name: str, value: Any) -> tuple[float, float] | None:
     if value is None:
         return None
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(f"{name} must be a number or a pair of numbers, not {value!r}")
+    if len(pair) != 2 or isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a number or a pair of numbers for the two sides, not {value!r}")
     return _positive(name, pair[0]), _positive(name, pair[1])
 
 
@@ -297,6 +299,7 @@ class Settings:
         return self.iterative.limits(self.tol)
 
 
+@untraced
 def settled(function: str, kind: type, given: Mapping[str, Any]) -> Settings:
     """The settings that a function's options come to; ``kind`` is one of the three kinds above.
 
@@ -373,7 +376,9 @@ def _regularisation(cost: PointCost | None, blur: Numbers | None, eps: Numbers |
     if eps is not None and blur is None:
         return eps
     if cost is None or cost.streamed is None:
-        raise ValueError("eps, the regularisation in units of C, is required")
+        raise ValueError(
+            "eps, the regularisation in units of the cost, is required: a cost function has no lengths, such as blur"
+        )
     if blur is None or eps is not None:
         raise ValueError(
             "exactly one of blur (a length, in the units of the points) and eps (in cost units) is required; "

@@ -288,8 +288,9 @@ class Transport(Earlier):
         state = ("converged" if done else "not converged") if batch == 1 else f"{done} of {batch} converged"
         state = state if self._solved.settings.limits.tested else "not tested"
         error, passes = float(solution.marginal_error.max()), int(solution.passes.max())
-        eps = float(problem.eps_column()[0])
-        return f"Transport({count}{n}×{m}, eps={eps:g}, {state}, error {error:.1e}, {passes} passes)"
+        least, most = min(problem.eps), max(problem.eps)
+        eps = f"{least:g}" if least == most else f"{least:g} to {most:g}"
+        return f"Transport({count}{n}×{m}, eps={eps}, {state}, error {error:.1e}, {passes} passes)"
 
     # Parts.
 

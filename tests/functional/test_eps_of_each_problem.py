@@ -53,7 +53,7 @@ def test_unrolled(route, value, rho):
 
 
 @pytest.mark.parametrize("member", ["f", "g", "plan", "barycentric_map", "apply"])
-def test_plans(route, member):
+def test_plans(member):
     def of(x, y, a, b, *, eps):
         found = getattr(sinkdiv.solve(x, y, a, b, eps=eps, **tight()), member)
         if member == "apply":

@@ -46,9 +46,9 @@ def test_numbers_of_a_batch():
 
 
 BAD = {
-    "three for two": (torch.ones(3), r"eps.*each of 2 problems.*\(2,\).*\(3\)"),
+    "three for two": (torch.ones(3), r"eps.*each of 2 problems.*\(2,\).*\(3,\)"),
     "a matrix": (torch.ones(2, 1), r"eps.*\(B,\).*\(2, 1\)"),
-    "none": (torch.ones(0), r"eps.*\(B,\).*\(0\)"),
+    "none": (torch.ones(0), r"eps.*\(B,\).*\(0,\)"),
     "a zero": (torch.tensor([1.0, 0.0]), r"eps.*positive finite"),
     "an infinity": (torch.tensor([1.0, torch.inf]), r"eps.*positive finite"),
     "NaN": (torch.tensor([1.0, torch.nan]), r"eps.*positive finite"),

@@ -16,7 +16,7 @@ def moved(step, n=60, m=50):
 
 @pytest.mark.parametrize("solve", [sinkdiv.solve, sinkdiv.solve_divergence])
 @pytest.mark.parametrize("solver", [sinkdiv.Auto, sinkdiv.Sinkhorn])
-def test_a_function_starts_from_an_earlier_problem(solve, solver, route):
+def test_a_function_starts_from_an_earlier_problem(solve, solver):
     """A Transport or a Divergence; the tolerance holds all the same."""
     before = solve(*moved(0), blur=0.1)
     cold = sinkdiv.solve(*moved(1), blur=0.1)

@@ -41,7 +41,7 @@ BAD = {
     "x is a list": (([[0.0, 1.0]], Y), r"\bx\b.*Tensor.*\(n, d\).*list"),
     "x holds integers": ((X.long(), Y), r"\bx\b.*float.*int64"),
     "x is complex": ((X.to(torch.complex128), Y), r"\bx\b.*float"),
-    "x is one point without axis": ((X[0], Y), r"\bx\b.*\(n, d\).*\(2\)"),
+    "x is one point without axis": ((X[0], Y), r"\bx\b.*\(n, d\).*\(2,\)"),
     "x has four axes": ((XB[None], YB), r"\bx\b.*\(n, d\).*\(1, 3, 6, 2\)"),
     "x is empty": ((X[:0], Y), r"\bx\b.*empty.*\(0, 2\)"),
     "x has no coordinates": ((X[:, :0], Y[:, :0]), r"\bx\b.*empty.*\(6, 0\)"),
@@ -111,7 +111,7 @@ def test_soft_marginals_do_not_need_equal_masses():
 BAD_MATRICES = {
     "C is a list": (([[1.0]],), r"\bC\b.*Tensor.*list"),
     "C holds integers": ((torch.ones(3, 3, dtype=torch.int64),), r"\bC\b.*int64"),
-    "C has one axis": ((X[0],), r"\bC\b.*\(n, m\).*\(2\)"),
+    "C has one axis": ((X[0],), r"\bC\b.*\(n, m\).*\(2,\)"),
     "C is empty": ((X[:0],), r"\bC\b.*empty"),
     "C holds NaN": ((spoiled(X, NAN),), r"\bC\b.*NaN"),
     "C holds -inf": ((spoiled(X, -INF),), r"\bC\b.*infinite"),

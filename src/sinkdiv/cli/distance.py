@@ -1,6 +1,8 @@
 """`sinkdiv distance`: the Sinkhorn divergence of two point sets in files."""
 
 import json
+import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +15,7 @@ from sinkdiv.costs import NAMED_COSTS
 from sinkdiv.declarations import options_of
 from sinkdiv.options import LossOptions
 from sinkdiv.solvers.choice import SOLVERS, Auto
+from sinkdiv.solving import ConvergenceWarning
 
 
 def _meaning(kind: type, name: str, names: Iterable[str] = ()) -> Any:
@@ -49,7 +52,9 @@ def distance(
 ) -> None:
     """The Sinkhorn divergence of two point sets, with its interval.
 
-    Options with a pair for the two sides are given twice. The interval belongs to the entropic value.
+    Options with a pair for the two sides are given twice: --reach 1 --reach 2. The interval belongs to the entropic
+    value, and there is none with --value sharp. A solve that has not converged ends with a warning on stderr and exit
+    code 0: its interval holds all the same.
 
     Example: [bold]sinkdiv distance a.npy b.npy --blur 0.05 --plan plan.npz[/bold]
     """
@@ -58,7 +63,11 @@ def distance(
     points = read_pair(first, second, weights_a, weights_b)
     how = {"max_passes": max_passes, "precision": precision, "progress": progress}
     what = {"blur": blur, "eps": eps, "cost": cost, "reach": _sides(reach), "rho": _sides(rho), "tol": tol}
-    divergence, summary = measure_distance(*points, what, value, solver, how)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        divergence, summary = measure_distance(*points, what, value, solver, how)
+    for warning in caught:
+        sys.stderr.write(f"sinkdiv: warning: {warning.message}\n")
     if plan is not None:
         write_plan(plan, divergence)
     if as_json:

@@ -20,5 +20,8 @@ def named_cost(name: str) -> PointCost:
         ValueError: if there is none.
     """
     if not isinstance(name, str) or name not in NAMED_COSTS:
-        raise ValueError(f"cost must be one of {', '.join(map(repr, NAMED_COSTS))}, a PowerCost, not {name!r}")
+        raise ValueError(
+            f"cost must be one of {', '.join(map(repr, NAMED_COSTS))}, a PowerCost, a module, a FeatureCost "
+            f"or a function of (x, y), not {name!r}"
+        )
     return NAMED_COSTS[name]
