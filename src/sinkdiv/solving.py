@@ -128,9 +128,13 @@ def _callers_level() -> int:
 
 
 def check_eps(settings: Settings, problems: Sequence[Measures], *, listed: bool) -> None:
-    """Refuse a tensor of ε that does not hold one number for each problem, on their device or in the host's memory."""
+    """Refuse a tensor of ε that does not hold one number for each problem, on their device or in the host's memory.
+
+    And numbers that are 0 or infinite in the dtype of the computation.
+    """
     eps, name, first = settings.eps, settings.eps_name, problems[0]
     if not isinstance(eps, Tensor):
+        _check_range(name, eps, first.a.dtype)
         return
     if not (listed or first.batched):
         raise ValueError(f"{name} is a tensor (B,), but there is one problem and no batch: give a number")
@@ -142,6 +146,14 @@ def check_eps(settings: Settings, problems: Sequence[Measures], *, listed: bool)
         raise ValueError(f"{name} must be on the device {first.a.device} of the samples or the CPU, not {eps.device}")
     if checks.is_captured(eps):
         raise ValueError(f"{name} must be a tensor on the CPU while a CUDA graph is captured: its numbers are read")
+    for number in (eps.min(), eps.max()):
+        _check_range(name, float(number), first.a.dtype)
+
+
+def _check_range(name: str, eps: float, dtype: torch.dtype) -> None:
+    info = torch.finfo(dtype)
+    if not info.tiny <= eps <= info.max:
+        raise ValueError(f"{name} comes to {eps:g} in cost units, beyond the range of {dtype}: rescale the costs")
 
 
 def _featured(samples: Samples, settings: Settings) -> Samples:
@@ -176,18 +188,7 @@ def _problem(posed: Measures, numbers: Sequence[Tensor], eps: Numbers, settings:
     precision = settings.solver.precision if isinstance(settings.solver, IterativeSolver) else "high"
     geometry = geometry_of(posed, costs, streamed, precision)
     each = tuple(eps.tolist()) if isinstance(eps, Tensor) else (eps,) * len(a)
-    _check_range(settings.eps_name, each, a.dtype)
     return Problem(geometry, a, b, each, settings.rho)
-
-
-def _check_range(name: str, numbers: Sequence[float], dtype: torch.dtype) -> None:
-    """Refuse regularisations that are 0 or infinite in the dtype of the computation."""
-    info = torch.finfo(dtype)
-    for number in (min(numbers), max(numbers)):
-        if not info.tiny <= number <= info.max:
-            raise ValueError(
-                f"{name} comes to {number:g} in cost units, beyond the range of {dtype}: rescale the costs"
-            )
 
 
 def _solutions(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sinkdiv.geometry import Geometry
+from sinkdiv.transforms import outside
 
 History = tuple[tuple[int, float], ...]
 
@@ -90,10 +91,6 @@ class Problem:
     rho: tuple[float, float]
     parts: tuple[int, ...] = ()
 
-    def __post_init__(self) -> None:
-        # Made at once, where no transform of torch.func wraps it.
-        object.__setattr__(self, "_eps_column", self._made_eps_column())
-
     @property
     def balanced(self) -> bool:
         """Whether the marginals are hard constraints."""
@@ -116,7 +113,11 @@ class Problem:
 
     def eps_column(self) -> Tensor:
         """ε as (B, 1), in the dtype and on the device of the problem."""
-        column: Tensor = self.__dict__["_eps_column"]
+        return self._eps_column
+
+    @cached_property
+    def _eps_column(self) -> Tensor:
+        column: Tensor = outside(self._made_eps_column)  # it is kept: no transform may wrap it
         return column
 
     def _made_eps_column(self) -> Tensor:
