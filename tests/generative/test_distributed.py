@@ -25,6 +25,9 @@ from sinkdiv.generative.models.autoencoder import Autoencoder
 from sinkdiv.generative.runs import RunFolder, load_checkpoint
 from sinkdiv.generative.seeds import Stream, generator
 
+# Its first import sets variables of the environment, which a test below compares before and after.
+pytest.importorskip("sklearn")
+
 COUNT = 16
 METHODS: dict[str, dict[str, Any]] = {
     "entropic": {},
