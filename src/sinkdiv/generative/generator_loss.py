@@ -88,7 +88,7 @@ class GeneratorLoss:
             return sinkdiv.mmd(samples, data, kernel="energy")
         divergence = sinkdiv.sinkhorn_divergence if chosen.debias == "self" else sinkdiv.transport_cost
         cost = self._cost(samples.shape[1])
-        return divergence(samples, data, eps=chosen.eps, cost=cost, tol=self.tol, **chosen.library_options())
+        return divergence(samples, data, eps=chosen.eps, cost=cost, tol=self.tol, **chosen.as_keywords())
 
     def _cost(self, dimension: int) -> Any:
         name = "euclidean" if self.settings.cost == LEARNED else self.settings.cost

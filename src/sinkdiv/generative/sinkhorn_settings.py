@@ -33,7 +33,7 @@ class SinkhornSettings(Settings):
         require((self.iterations > 0) == unrolled, "iterations", self.iterations, "--derivative unrolled and a number")
         require(self.derivative != "implicit" or self.value == "sharp", "derivative", "implicit", "--value sharp")
 
-    def library_options(self, *, warm_start: bool = False) -> dict[str, Any]:
+    def as_keywords(self, *, warm_start: bool = False) -> dict[str, Any]:
         """The keywords of the library's functions and modules that these settings are."""
         unrolled = self.derivative == "unrolled"
         solver = sinkdiv.Unrolled(iterations=self.iterations) if unrolled else sinkdiv.Auto(warm_start=warm_start)

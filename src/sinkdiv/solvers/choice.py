@@ -54,7 +54,8 @@ def _flag(name: str, value: Any) -> bool:
 def _callback(name: str, value: Any) -> Callback | None:
     if value is not None and not callable(value):
         raise ValueError(f"{name} must be callable, not {type(value).__name__}")
-    return value  # type: ignore[no-any-return]
+    found: Callback | None = value
+    return found
 
 
 def _count(name: str, value: Any) -> int:

@@ -95,7 +95,7 @@ class SinkhornLoss:
         cost = geodesic_cost if settings.latent_cost == "geodesic" else settings.latent_cost
         self._problem: dict[str, Any] = {"eps": settings.eps, "cost": cost, "tol": tol}
         loss = sinkdiv.SinkhornDivergence if settings.debias == "self" else sinkdiv.TransportCost
-        self.loss = loss(**self._problem, **settings.library_options(warm_start=settings.warm_start))
+        self.loss = loss(**self._problem, **settings.as_keywords(warm_start=settings.warm_start))
 
     def __call__(self, codes: Tensor, draws: Tensor, generator: torch.Generator) -> Tensor:
         if self.debias == "independent":
